@@ -152,7 +152,15 @@ def real_of(name: str, wanted: str, value: Any) -> float:
 def _real_in(value: Any) -> float | None:
     """Return a real number as a float; None for anything else."""
     plain = value.item() if getattr(value, "shape", None) == () else value
-    return None if isinstance(plain, bool) or not isinstance(plain, Real) else float(plain)
+    return None if isinstance(plain, bool) or not isinstance(plain, Real) else _as_float(plain)
+
+
+def _as_float(number: Any) -> float:
+    """Return the nearest float: of whole numbers beyond all floats, an infinity."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def numbers_of(name: str, wanted: str, value: object) -> tuple[float, ...]:
@@ -198,7 +206,7 @@ def _entries(value: object) -> Sequence[object]:
 
 
 def array_hint(name: str, value: object) -> str:
-    """Return the end of a message for a sequence of numbers, or a table, given instead of an array; else nothing.
+    """Return the end of a message for numbers in a sequence, a table or a matrix instead of an array; else nothing.
 
     ``name`` may have words after it, such as ``SupportSetX of task 0``.
 
@@ -211,7 +219,9 @@ def array_hint(name: str, value: object) -> str:
     plain = argument_in(name)
     if isinstance(value, Mapping) or len({str(getattr(entry, "shape", None)) for entry in _entries(value)}) > 1:
         return "; put its arrays side by side in one array"
-    return f"; use np.asarray({plain})" if isinstance(value, (list, tuple)) else conversion_hint(plain, value)
+    # No backend takes NumPy's matrices and masked arrays, which compute otherwise.
+    is_convertible = isinstance(value, (list, tuple, np.ndarray))
+    return f"; use np.asarray({plain})" if is_convertible else conversion_hint(plain, value)
 
 
 class Constraint(ABC, Generic[V]):
@@ -299,12 +309,7 @@ class Number(Constraint[float]):
         return " ".join(["a finite number", *(f"{words} {n}" for words, n in bounds.items() if math.isfinite(n))])
 
     def _convert(self, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            return _WRONG_TYPE
-        try:
-            return float(value)
-        except OverflowError:
-            return math.inf
+        return _WRONG_TYPE if isinstance(value, bool) or not isinstance(value, Real) else _as_float(value)
 
     def _admits(self, value: float) -> bool:
         return math.isfinite(value) and self.least <= value <= self.most and self.above < value < self.below

@@ -193,3 +193,9 @@ class TestShown:
 def test_several_arrays_for_one_are_told_from_a_list_of_numbers(value: object) -> None:
     assert array_hint("x", value) == "; put its arrays side by side in one array"
     assert array_hint("x", [np.zeros(3), np.zeros(3)]) == array_hint("x", [1.0, 2]) == "; use np.asarray(x)"
+
+
+@pytest.mark.parametrize("value", [np.ma.zeros(3), np.recarray((3,), [("a", float)])])
+def test_arrays_of_other_classes_are_converted(value: object) -> None:
+    """A task of a MetaLearningTask with one was told to become a MetaLearningTask."""
+    assert array_hint("SupportSetX of task 0", value) == "; use np.asarray(SupportSetX)"

@@ -19,8 +19,8 @@ from aidotnet_py.cli.paths import path_of
 from aidotnet_py.cli.refusals import INTERRUPTED, Debug, refusals
 from aidotnet_py.cli.workers import Scheduler, Workers
 from aidotnet_py.comparison import ALGORITHMS, PROBLEMS
-from aidotnet_py.exceptions import ArgumentException
-from aidotnet_py.meta_learning import MetaTrainingResult
+from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
+from aidotnet_py.meta_learning import MetaLearnerBase, MetaTrainingResult
 from aidotnet_py.runs import RunFolder
 from aidotnet_py.runs.data_sources import open_data
 from aidotnet_py.runs.executors import executor_of
@@ -140,7 +140,7 @@ def train(
         folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **data_of_run.settings()})
         callbacks = logs_of(made.log, folder)
         learner.Options.Executor = executor_of(workers, scheduler)
-        with _told(verbose):
+        with _told(verbose), _under_way(learner):
             result = learner.Train(run=folder, callbacks=callbacks)
         _report(folder, result, as_json)
 
@@ -164,7 +164,7 @@ def resume(
         folder = _CommandFolder(run, keep=made.keep, settings={**made.as_dict(), **facts.settings()})
         callbacks = logs_of(made.log, folder)
         learner.Options.Executor = executor_of(workers, scheduler)
-        with _told(verbose):
+        with _told(verbose), _under_way(learner):
             result = learner.Train(resume=folder, callbacks=callbacks)
         _report(folder, result, as_json)
 
@@ -302,6 +302,20 @@ def _told(verbose: bool) -> Generator[None]:
     except KeyboardInterrupt as error:
         print(f"aidotnet-py: {'. '.join(getattr(error, '__notes__', ['interrupted']))}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from error
+
+
+@contextmanager
+def _under_way(learner: MetaLearnerBase[Any, Any, Any]) -> Generator[None]:
+    """Have an error of the system, such as a full disk, fail the run if steps were taken: no argument is wrong then."""
+    try:
+        yield
+    except OSError as error:
+        if learner.training_result is None:
+            raise
+        failure = InvalidOperationException(str(error))
+        for note in getattr(error, "__notes__", []):
+            failure.add_note(note)
+        raise failure from error
 
 
 def _report(folder: RunFolder, result: MetaTrainingResult[Any], as_json: bool) -> None:

@@ -90,7 +90,7 @@ class FunctionModel(
     ArgumentNullException
         When the function or the parameters are None.
     ArgumentException
-        When the parameters are empty, or not named arrays of one floating dtype.
+        When the parameters have no number, or are not named arrays of one floating dtype.
 
     Examples
     --------

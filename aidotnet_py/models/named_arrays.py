@@ -51,7 +51,7 @@ def convert_arrays(parameters: Mapping[str, Array], dtype: Any) -> tuple[dict[st
     Raises
     ------
     ArgumentException
-        When they are no mapping, empty, or not named arrays of one floating dtype.
+        When they are no mapping, without a number, or not named arrays of one floating dtype.
     """
     if not isinstance(parameters, Mapping) or not parameters:  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
         raise ArgumentException(refusal("parameters", "a mapping from names to arrays, not empty", parameters))
@@ -61,6 +61,10 @@ def convert_arrays(parameters: Mapping[str, Array], dtype: Any) -> tuple[dict[st
             raise ArgumentException(refusal("the name of a parameter", "a str", name))
         if value.dtype.kind not in "biuf":
             raise ArgumentException(f"parameter {name!r} must hold real numbers, got {described(parameters[name])}")
+    if not any(value.size for value in host.values()):
+        raise ArgumentException(
+            f"parameters must have at least one number, got arrays without elements alone: {', '.join(host)}"
+        )
     common = _common_dtype({name: value.dtype.newbyteorder("=") for name, value in host.items()}, dtype)
     return {name: value.astype(common) for name, value in host.items()}, common
 

@@ -37,7 +37,7 @@ class IGradientBasedOptimizer(Protocol):
 
 
 def parameters_after(optimizer: IGradientBasedOptimizer, parameters: Array, gradient: Array) -> Array:
-    """Return new parameters after one step.
+    """Return new parameters after one step, in the dtype of the parameters, whatever the optimizer computes in.
 
     Raises
     ------
@@ -51,4 +51,5 @@ def parameters_after(optimizer: IGradientBasedOptimizer, parameters: Array, grad
             "the result of UpdateParameters must be a new array like the parameters, floating-point numbers of shape "
             f"{shape}, got {described(result)}"
         )
-    return result
+    dtype = backend.dtype_of(parameters)
+    return result if backend.dtype_of(result) == dtype else backend.astype(result, dtype)

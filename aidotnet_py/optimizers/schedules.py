@@ -12,7 +12,7 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 
 __all__ = ["ConstantSchedule", "CosineSchedule", "LearningRateSchedule", "StepSchedule", "WarmUpSchedule"]
 
-# A rate must stay above 0, and a number.
+# A rate must stay above 0, and finite.
 _LEAST, _MOST = 1e-300, 1e300
 
 
@@ -128,7 +128,7 @@ class StepSchedule(Described):
     def __call__(self, step: int, /) -> float:
         """Return the factor."""
         try:
-            return min(max(self.factor ** (step // self.every), _LEAST), _MOST)
+            return min(max(float(self.factor) ** (step // self.every), _LEAST), _MOST)
         except OverflowError:
             return _MOST
 

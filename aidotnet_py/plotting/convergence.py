@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -61,7 +61,7 @@ def draw_residuals(
     axes = one_panel(ax, (6, 4), title)
     for place, (name, report) in enumerate(named.items()):
         _draw_report(axes, report, name, curve_style(place))
-    axes.set_yscale("log", nonpositive="mask")
+    _set_log_scale(axes, "mask")
     axes.set_xlabel("iterations")
     axes.set_ylabel("‖b − Ax‖ / ‖b‖")
     add_grid(axes)
@@ -139,14 +139,25 @@ def draw_meta_gradient_errors(
     axes = one_panel(ax, (6, 4), title)
     for place, (name, values) in enumerate(errors.items()):
         style = curve_style(place)
-        axes.loglog(counts, np.asarray(values), marker=".", label=name, **style)
+        axes.plot(counts, np.asarray(values), marker=".", label=name, **style)
         if name in limits:
-            axes.loglog(counts, np.asarray(limits[name]), linestyle=":", color=style["color"])
+            axes.plot(counts, np.asarray(limits[name]), linestyle=":", color=style["color"])
+    axes.set_xscale("log")
+    _set_log_scale(axes, "clip")
     axes.set_xlabel("inner steps")
     axes.set_ylabel("error of the meta-gradient")
     add_grid(axes)
     add_legend(axes, title="dotted: bounds" if limits else None, title_fontsize="small")
     return figure_of(axes)
+
+
+def _set_log_scale(axes: Any, nonpositive: Literal["mask", "clip"]) -> None:
+    """Give the y-axis a logarithmic scale."""
+    drawn = [np.asarray(line.get_ydata(), np.float64) for line in axes.lines]
+    if not any((np.isfinite(values) & (values > 0)).any() for values in drawn):
+        # Matplotlib warns where no number gives it limits, such as if all errors are 0.
+        axes.set_ylim(0.1, 1.0)
+    axes.set_yscale("log", nonpositive=nonpositive)
 
 
 def _entries(name: str, given: Any, wanted: str) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
+from aidotnet_py.arguments import COUNT_OR_ZERO
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["JsonLines", "open_for_both", "read_lines"]
@@ -24,7 +25,7 @@ def read_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
     FileNotFoundError
         When there is no such file.
     ArgumentException
-        When a line is not a JSON object with an ``Iteration``.
+        When a line is not a JSON object with an ``Iteration``, a whole number of at least 0.
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
@@ -32,7 +33,7 @@ def read_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
                 continue
             try:
                 record: Any = json.loads(line)
-                record["Iteration"]
+                COUNT_OR_ZERO.check("Iteration", record["Iteration"])
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ArgumentException(
                     f"{path} must hold a JSON object with an Iteration in line {number}, got {line!r:.60}"
@@ -76,7 +77,7 @@ class JsonLines:
         end, order, reached = 0, -1, first
         try:
             for record, length in read_lines(self._path):
-                if type(record["Iteration"]) is not int or record["Iteration"] > last:
+                if record["Iteration"] > last:
                     break
                 lines.append(record)
                 end, order, reached = end + length, max(order, _order(record)), max(reached, record["Iteration"])

@@ -70,7 +70,8 @@ def scalar_of(model: Any) -> Callable[[float | None], Any]:
 
 def float_of(value: float | None) -> np.float64:
     """Return a number of JSON, where null is one that was not finite."""
-    return np.float64(np.nan if value is None else value)
+    # A list would be an array.
+    return np.float64(np.nan if value is None else float(value))
 
 
 def is_step(line: Mapping[str, Any]) -> bool:
@@ -93,7 +94,7 @@ def history_of(
             [(scalar(line["MetaLoss"]), scalar(line["Accuracy"])) for line in lines if is_step(line)],
             [_evaluation_of(line, scalar) for line in lines if not is_step(line)],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ArgumentException(f"{path} must hold losses and accuracies, got {error!r}") from error
 
 

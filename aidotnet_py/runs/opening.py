@@ -14,7 +14,8 @@ from aidotnet_py.meta_learning import MetaLearnerBase
 from aidotnet_py.models.raw_data import encoding_in, encoding_of_model, set_encoding
 from aidotnet_py.runs.folder import RunFolder
 from aidotnet_py.runs.run_data import KINDS, Encoding, encoding_of
-from aidotnet_py.runs.run_files import is_run_file
+from aidotnet_py.runs.run_files import METRICS, is_run_file
+from aidotnet_py.runs.saved_learners import warn_of_older_best
 from aidotnet_py.saving import load
 
 __all__ = ["checkpoint_of", "encoding_of_learner", "learner_of", "open_learner"]
@@ -30,8 +31,14 @@ def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
     ------
     ArgumentException
         When the run has no such checkpoint.
+
+    Warns
+    -----
+    UserWarning
+        When the best checkpoint is not that of the best evaluation, as in a copy made while the run went on.
     """
     if checkpoint == "best" and folder.best.exists():
+        warn_of_older_best(folder.best, folder.path / METRICS)
         return folder.best
     if checkpoint in ("best", "last"):
         # A run without evaluations has no best one.
@@ -73,6 +80,11 @@ def open_learner(path: str | os.PathLike[str]) -> tuple[Any, Encoding | None]:
         When there is no such file, or the folder holds no run.
     ArgumentException
         When the file is damaged, or needs functions or classes that only `aidotnet_py.load` with ``trust`` may use.
+
+    Warns
+    -----
+    UserWarning
+        When the folder's best checkpoint is not that of the best evaluation, as in a copy made while the run went on.
 
     Examples
     --------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from aidotnet_py.caller import level_outside
 from aidotnet_py.descriptions import join_clauses
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import EvaluationRecord, TrainingRun
+from aidotnet_py.meta_learning.contract.training_run import TrainingHistory
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
+from aidotnet_py.runs.json_lines import read_lines
+from aidotnet_py.runs.metric_lines import float_of, history_of
 from aidotnet_py.runs.run_files import BEST, checkpoint_name
 
-__all__ = ["check_best", "read_last", "warn_of_other_evaluations"]
+__all__ = ["check_best", "read_last", "warn_of_older_best", "warn_of_other_evaluations"]
 
 _LOG = logging.getLogger("aidotnet_py.training")
 
@@ -67,10 +71,25 @@ def check_best(best: Path, last: int, wanted: EvaluationRecord | None) -> None:
         best.unlink()
         _LOG.warning("%s of step %d is removed, as the run goes on from step %d", best, held, last)
     elif wanted is not None and held != wanted.iteration:
-        _LOG.warning(
-            "%s should be of step %d, which has the best evaluation, got step %d; copy the file from the folder "
-            "that this is a copy of",
-            best,
-            wanted.iteration,
-            held,
-        )
+        _LOG.warning("%s", _not_the_best(best, held, wanted))
+
+
+def warn_of_older_best(best: Path, metrics: Path) -> None:
+    """Warn if the best learner is that of an earlier evaluation than the best one; damaged files tell of themselves."""
+    try:
+        held, lines = Checkpoint.load(best).iteration, [line for line, _ in read_lines(metrics)]
+        history = TrainingHistory[Any]()
+        history.take_up(*history_of(lines, float_of, metrics), timedelta())
+    except (ArgumentException, FileNotFoundError):
+        return
+    wanted = history.best_evaluation
+    # While a run goes on, the file is there before the line.
+    if wanted is not None and held < wanted.iteration:
+        warnings.warn(_not_the_best(best, held, wanted), UserWarning, stacklevel=level_outside())
+
+
+def _not_the_best(best: Path, held: int, wanted: EvaluationRecord) -> str:
+    return (
+        f"{best} should be of step {wanted.iteration}, which has the best evaluation, got step {held}; copy the file "
+        "from the folder that this is a copy of"
+    )

@@ -182,6 +182,22 @@ class TestTrain:
         done = train(tmp_path / "my  run", "--set", "options.InnerLearningRate=1e30")
         assert f"run: aidotnet-py resume '{tmp_path / 'my  run'}'" in done.stderr
 
+    @pytest.mark.parametrize(("steps", "code"), [(0, 2), (3, 1), (6, 1)])
+    def test_a_full_disk_is_a_failure_once_there_are_steps(
+        self, steps: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It was told as a wrong argument, status 2."""
+
+        def save(self: Any, run: Any) -> None:
+            if run.learner.CurrentIteration >= steps:
+                raise OSError(28, "No space left on device", str(self.path))
+
+        monkeypatch.setattr(RunFolder, "_save", save)
+        done = train(tmp_path / "run", "--set", "options.CheckpointFrequency=4")
+        assert done.exit_code == code
+        assert "[Errno 28] No space left on device" in done.stderr
+        assert ("aidotnet-py resume" in done.stderr) == (steps == 3)
+
     @pytest.mark.slow
     def test_an_archive_is_found_from_another_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         members = alphabets("One", "Two", "Three", characters=5, images=17)

@@ -205,6 +205,8 @@ class TestConstruction:
             ),
             ((affine, None), ArgumentNullException, "parameters must be a mapping from names to arrays, got None"),
             ((affine, {}), ArgumentException, r"parameters must be a mapping .*, not empty, got \{\}"),
+            # A step of iMAML failed on its right-hand side.
+            ((affine, {"w": np.zeros((0, 3))}), ArgumentException, "parameters must have at least one number, got .*w"),
             ((affine, [np.zeros(1)]), ArgumentException, r"parameters must be a mapping .*, got \["),
             ((affine, {"w": np.zeros(1, int)}), ArgumentException, "must have one dtype of float16, .*, got w: int64"),
             (

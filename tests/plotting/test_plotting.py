@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from io import BytesIO
 from typing import Any, cast
 
 import matplotlib.style
@@ -418,6 +419,11 @@ class TestResiduals:
         lines = [line for line in draw_residuals(report).axes[0].lines if line.get_linestyle() == ":"]
         assert len(lines) == drawn
 
+    def test_of_exact_starts_alone(self) -> None:
+        """Matplotlib warned of residuals that are all 0."""
+        _, report = conjugate_gradient(lambda v: v, np.ones(3), initial=np.ones(3), rtol=0.0)
+        draw_residuals(report).savefig(BytesIO())
+
     @pytest.mark.parametrize("given", [{}, 3, {"a": 3}])
     def test_of_reports_alone(self, given: Any) -> None:
         with pytest.raises(ArgumentException, match=r"^reports.* must be a "):
@@ -512,6 +518,11 @@ class TestErrors:
     def test_fit_the_steps(self, given: Any, bounds: Any, message: str) -> None:
         with pytest.raises(ArgumentException, match=f"^{message}"):
             draw_meta_gradient_errors([1, 2], given, bounds)
+
+    @pytest.mark.parametrize("given", [[0.0, 0.0], [0.0, np.inf]])
+    def test_errors_of_zero_alone(self, given: list[float]) -> None:
+        """Matplotlib warned of data that it cannot scale."""
+        draw_meta_gradient_errors([1, 2], {"A": given}).savefig(BytesIO())
 
     def test_no_step_is_left_out(self) -> None:
         with pytest.raises(ArgumentException, match=r"^steps must be numbers above 0, got 0.0$"):

@@ -38,7 +38,7 @@ from aidotnet_py.backends import Backend
 from aidotnet_py.data import ArrayLoader, CurriculumEpisodicDataLoader, SineWaveMetaDataset, SinusoidLoader
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.nn import mlp
-from aidotnet_py.runs import environment
+from aidotnet_py.runs import environment, open_learner
 
 OPTIONS = {
     "EvaluationFrequency": 3,
@@ -524,9 +524,7 @@ class TestGoingOn:
         learner().Train(resume=RunFolder(copied))
         assert bits(copied)[::2] == alone[::2]
 
-    def test_an_older_best_learner_is_told(
-        self, tmp_path: Path, alone: list[bytes], caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_an_older_best_learner_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """A copy that was made while the run went on may have it."""
 
         class Copied(ITrainingCallback):
@@ -541,9 +539,13 @@ class TestGoingOn:
         assert older < newer
         learner(OuterLearningRate=0.01).Train(resume=run)
         assert "best.safetensors" not in caplog.text
+        open_learner(run.path)
         shutil.copy(tmp_path / "old", run.best)
+        told = f"should be of step {newer}, which has the best evaluation, got step {older}"
+        with pytest.warns(UserWarning, match=told):
+            open_learner(run.path)
         learner(OuterLearningRate=0.01).Train(resume=run)
-        assert f"should be of step {newer}, which has the best evaluation, got step {older}" in caplog.text
+        assert told in caplog.text
 
 
 class TestFailures:
@@ -742,10 +744,20 @@ class TestFailures:
         with pytest.raises(FileNotFoundError, match="must be the folder of a run with a checkpoint, got none"):
             learner().Train(resume=RunFolder(tmp_path))
 
-    def test_lines_without_losses(self, copied: Path) -> None:
-        (copied / "metrics.jsonl").write_text("".join(f'{{"Iteration": {i}}}\n' for i in range(1, 11)))
+    @pytest.mark.parametrize(
+        "rest", ["", ', "MetaLoss": [], "Accuracy": null', f', "MetaLoss": {10**400}, "Accuracy": 0']
+    )
+    def test_lines_without_losses(self, rest: str, copied: Path) -> None:
+        (copied / "metrics.jsonl").write_text("".join(f'{{"Iteration": {i}{rest}}}\n' for i in range(1, 11)))
         with pytest.raises(ArgumentException, match="must hold losses and accuracies"):
             learner().Train(resume=RunFolder(copied))
+
+    def test_lines_of_no_step(self, copied: Path) -> None:
+        lines = (copied / "metrics.jsonl").read_text().replace('{"Iteration": 3, "E', '{"Iteration": "x", "E')
+        (copied / "metrics.jsonl").write_text(lines)
+        for use in (RunFolder(copied).draw, lambda: learner().Train(resume=RunFolder(copied))):
+            with pytest.raises(ArgumentException, match="with an Iteration in line 4, got"):
+                use()
 
     @pytest.mark.parametrize("same", [False, True])
     def test_of_a_run_within_the_run(self, same: bool, tmp_path: Path, alone: list[bytes]) -> None:

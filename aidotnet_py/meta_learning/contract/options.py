@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias
 
 from typing_extensions import TypeVar
@@ -62,6 +63,8 @@ _PROTOCOLS: dict[str, type[Any]] = {
     "DataLoader": IEpisodicDataLoader,
     "ValidationLoader": IEpisodicDataLoader,
 }
+# Of values that are Python's own already.
+_PLAIN = (int, float, bool, str, type(None))
 # What an object of each looks like.
 _EXAMPLES: dict[type[Any], str] = {
     IFullModel: "NeuralNetworkModel(network, input_shape=…)",
@@ -125,6 +128,25 @@ def _remedy(cls: type[Any], name: str) -> str:
     if elsewhere:
         return f"{' and '.join(elsewhere)} {'have' if len(elsewhere) > 1 else 'has'} it"
     return suggest_or_list(name, names)
+
+
+@cache
+def _constraints_of(cls: type[Any]) -> Mapping[str, Constraint[Any]]:
+    """Return what single values of a class of options must be, by name."""
+    constraints: dict[str, Constraint[Any]] = {}
+    for kind in reversed(cls.__mro__):
+        constraints.update(vars(kind).get("_constraints", {}))
+    return constraints
+
+
+def _plain(constraint: Constraint[Any] | None, name: str, value: Any) -> Any:
+    """Return the value of an option as Python's own; what the option cannot be stays as given, for the message.
+
+    Counts of steps do not fit into NumPy's short integers, which arithmetic with one would have them in.
+    """
+    if constraint is None or type(value) in _PLAIN or constraint.problem(name, value):
+        return value
+    return constraint.check(name, value)
 
 
 def _all_options() -> list[type[Any]]:
@@ -287,17 +309,14 @@ class MetaLearnerOptions(Described, Generic[T, TInput, TOutput, TModel_co]):
         def __setattr__(self, name: str, value: Any) -> None:
             if name not in _names_of(type(self)):
                 raise AttributeError(_refusal(type(self), name))
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, _plain(_constraints_of(type(self)).get(name), name, value))
             # The list is replaced, not emptied: another thread may be about to note what it saw before.
             object.__setattr__(self, "_verdict", [])
 
     def invalid(self) -> Iterator[str]:
         """Yield a message for each problem; a subclass adds those of its own."""
         yield from self._invalid_objects()
-        constraints: dict[str, Constraint[Any]] = {}
-        for cls in reversed(type(self).__mro__):
-            constraints.update(vars(cls).get("_constraints", {}))
-        for name, constraint in constraints.items():
+        for name, constraint in _constraints_of(type(self)).items():  # type: ignore[arg-type]  # classes have hashes
             if problem := constraint.problem(name, getattr(self, name)):
                 yield problem
         if self.CheckpointFrequency == 0 and self.EnableCheckpointing:

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from typing_extensions import TypeIs, get_protocol_members
 
-from aidotnet_py.backends import Backend, backend_of
+from aidotnet_py.backends import Backend, backend_of, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.models import IDifferentiableModel, IFullModel, IGradientComputable
 from aidotnet_py.optimizers import IGradientBasedOptimizer, InnerSolver, RowMinimizer
@@ -20,6 +20,7 @@ __all__ = [
     "missing_members",
     "model_backend",
     "require_members",
+    "with_parameters",
 ]
 
 
@@ -74,7 +75,27 @@ def model_backend(model: IFullModel[Any, Any, Any]) -> Backend:
             f"GetParameters of {type(model).__name__} must return an array of a registered backend, got a "
             f"{type(parameters).__name__}"
         )
+    if backend.dtype_of(parameters).kind != "f" or len(parameters.shape) != 1:
+        raise ArgumentException(
+            f"GetParameters of {type(model).__name__} must return a vector of floating-point numbers, got "
+            f"{described(parameters)}"
+        )
     return backend
+
+
+def with_parameters(model: Any, parameters: Any) -> Any:
+    """Return a new model with these parameters.
+
+    Raises
+    ------
+    ArgumentException
+        When the model returns itself, which would change the meta-model, or no model.
+    """
+    other = model.WithParameters(parameters)
+    if other is model or missing_members(other, IFullModel):
+        came = "the same one" if other is model else described(other)
+        raise ArgumentException(f"WithParameters of {type(model).__name__} must return a new model, got {came}")
+    return other
 
 
 def require_members(name: str, value: object, protocol: type[Any]) -> None:

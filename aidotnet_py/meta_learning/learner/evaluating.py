@@ -15,7 +15,12 @@ from aidotnet_py.arguments import COUNT, SWITCH
 from aidotnet_py.backends import Array
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 from aidotnet_py.losses.interface import checked_accuracy
-from aidotnet_py.meta_learning.contract.protocols import is_inner_solver, missing_members, model_backend
+from aidotnet_py.meta_learning.contract.protocols import (
+    is_inner_solver,
+    missing_members,
+    model_backend,
+    with_parameters,
+)
 from aidotnet_py.meta_learning.contract.results import MetaAdaptationResult, MetaEvaluationResult
 from aidotnet_py.meta_learning.contract.sources import IEpisodicDataLoader
 from aidotnet_py.meta_learning.contract.statistics import mean_of
@@ -398,7 +403,7 @@ def _model_for(
     model: IFullModel[T, TInput, TOutput], task: IMetaLearningTask[Any, TInput, TOutput], adapted: Array
 ) -> IFullModel[T, TInput, TOutput]:
     """Return the model with these parameters; it normalises by the task's support set if it can."""
-    adapted_model = model.WithParameters(adapted)
+    adapted_model: IFullModel[T, TInput, TOutput] = with_parameters(model, adapted)
     if missing_members(adapted_model, INormalizedModel):
         return adapted_model
     normalized: IFullModel[T, TInput, TOutput] = normalized_by(

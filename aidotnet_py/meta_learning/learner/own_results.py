@@ -14,8 +14,11 @@ from aidotnet_py.suggestions import suggest_or_list
 
 __all__ = ["checked_gradients", "checked_kinds", "checked_names", "checked_report", "checked_rule", "require_rows"]
 
-# The base reports these itself.
-_OF_THE_BASE = ("MetaGradientNorm", "OuterLearningRate")
+# Numbers of the base's own: a run's lines hold them by these names beside those of `report`.
+_OF_THE_BASE = (
+    *("MetaGradientNorm", "OuterLearningRate"),
+    *("Iteration", "MetaLoss", "TaskLoss", "Accuracy", "NumTasks", "EvaluationLoss"),
+)
 
 
 def require_rows(name: str, backend: Backend, array: Any, like: Array, columns: int) -> None:
@@ -88,7 +91,7 @@ def checked_report(result: Any) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for name, value in reported.items():
         if not isinstance(name, str) or name in _OF_THE_BASE:
-            wanted = f"strings other than {' and '.join(_OF_THE_BASE)}, which the base reports"
+            wanted = f"strings other than {', '.join(_OF_THE_BASE)}, which the base reports"
             raise ArgumentException(refusal("the names in the result of report", wanted, name))
         numbers[name] = real_of(f"{name!r} in the result of report", "a number", value)
     return numbers

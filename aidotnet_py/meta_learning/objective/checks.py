@@ -194,7 +194,7 @@ def _kind(value: Any, name: str) -> _Kind:
     backend = backend_of(value)
     if backend is None:
         hint = array_hint(name, value)
-        if hasattr(value, "__dlpack__"):
+        if not hint and hasattr(value, "__dlpack__"):
             hint = "; make the task a MetaLearningTask, which takes it"
         raise ArgumentException(f"{name} must be an array, got a {type(value).__name__}{hint}")
     return tuple(value.shape), backend.dtype_of(value), backend.name

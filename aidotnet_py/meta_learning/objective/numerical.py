@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,12 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.losses.interface import checked_accuracy
+from aidotnet_py.meta_learning.contract.protocols import with_parameters
 from aidotnet_py.meta_learning.objective.called import CalledObjective
 from aidotnet_py.meta_learning.objective.finiteness import host_norms
 from aidotnet_py.meta_learning.objective.interface import CurvatureKind, Evaluation, TaskObjective
 from aidotnet_py.meta_learning.objective.stacking import split_rows, stack_rows
-from aidotnet_py.models import IFullModel, IGradientComputable
+from aidotnet_py.models import IFullModel
 
 __all__ = ["ComputedObjective", "PerturbedObjective"]
 
@@ -96,7 +97,7 @@ class _TaskByTask(CalledObjective):
         self._accuracies = []
         for point, (x, y) in zip(split_rows(self._backend, points), self._sets, strict=True):
             with self._asking:
-                predictions = self._model.WithParameters(point).Predict(x)
+                predictions = with_parameters(self._model, point).Predict(x)
                 losses.append(float(self._loss.CalculateLoss(predictions, y)))
                 self._accuracies.append(checked_accuracy(self._loss, predictions, y))
         return Evaluation(self._like(points, np.array(losses)), self._gradients(points))
@@ -126,8 +127,8 @@ class ComputedObjective(_TaskByTask):
         rows: list[Array] = []
         for point, (x, y) in zip(split_rows(self._backend, points), self._sets, strict=True):
             with self._asking:
-                model = cast("IGradientComputable[Any, Any, Any]", self._model.WithParameters(point))
-                rows.append(self._copy(model.ComputeGradients(x, y, self._loss), point))
+                gradient = with_parameters(self._model, point).ComputeGradients(x, y, self._loss)
+                rows.append(self._copy(gradient, point))
         return stack_rows(self._backend, rows)
 
     def _copy(self, gradient: Array, point: Array) -> Array:
@@ -218,7 +219,7 @@ class PerturbedObjective(_TaskByTask):
 
     def _loss_at(self, point: Array, x: Array, y: Array) -> float:
         with self._asking:
-            return float(self._loss.CalculateLoss(self._model.WithParameters(point).Predict(x), y))
+            return float(self._loss.CalculateLoss(with_parameters(self._model, point).Predict(x), y))
 
 
 def _combine(coefficients: Host, directions: Host) -> Host:

@@ -8,6 +8,7 @@ from aidotnet_py.backends import Array, described
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.locks import Lock
 from aidotnet_py.losses import ILossFunction
+from aidotnet_py.meta_learning.contract.protocols import with_parameters
 from aidotnet_py.meta_learning.contract.tasks import is_batches
 from aidotnet_py.meta_learning.objective.chunk import Chunk
 from aidotnet_py.meta_learning.objective.stacking import stack_rows
@@ -41,7 +42,7 @@ def second_order_gradients(chunk: Chunk, loss: ILossFunction[Any], steps: int, r
         sets = list(zip(x, y, strict=True)) if is_batches(x) else [(x, y)]
         path = [sets[step % len(sets)] for step in range(steps)]
         with asking:
-            model: Any = chunk.model.WithParameters(chunk.parameters)
+            model = with_parameters(chunk.model, chunk.parameters)
             gradient = model.ComputeSecondOrderGradients(path, task.QueryInput, task.QueryOutput, loss, rate)
             if described(gradient) != wanted:
                 name = type(chunk.model).__name__

@@ -183,6 +183,10 @@ def test_a_model_of_the_wrong_kind() -> None:
 def test_whatever_means_a_valid_value_is_taken(name: str, value: Any) -> None:
     options = iMAMLOptions(model(), **({"LambdaRegularization": 0.1} | {name: value}))
     assert options.IsValid()
+    # Step 256 of a run was one too many for a frequency in eight bits, and AdaptationSteps for a compiled chain.
+    plain: Any = getattr(options, name)
+    assert type(plain) in (bool, int, float, type(None))
+    assert plain is value or plain == type(plain)(value)
     backend = get_backend("numpy")
     if name not in ("OuterLearningRate", "InnerLearningRate", "NumMetaIterations", "AdaptationSteps"):
         learner = iMAMLAlgorithm(options)

@@ -313,6 +313,28 @@ def test_an_optimizer_may_return_all_its_results_in_one_array() -> None:
     assert (one.parameters == new.parameters).all()
 
 
+class InDouble(Halving):
+    """An optimizer that computes in double precision."""
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        return super().UpdateParameters(parameters.astype(np.float64), gradient.astype(np.float64))
+
+
+def test_an_optimizer_may_compute_in_another_precision() -> None:
+    """As MetaOptimizer, its result was refused as "parameters" of another dtype."""
+    batch = TaskBatch([a_task(seed, np.float32) for seed in range(3)])
+
+    def trained(inner: Any, meta: Any) -> Any:
+        model = NeuralNetworkModel(Sequential(Dense(4), Tanh(), Dense(2)), input_shape=(3,), seed=0)
+        options = MAMLOptions(model, InnerOptimizer=inner, MetaOptimizer=meta, UseFirstOrder=True, AdaptationSteps=2)
+        MAMLAlgorithm(options).MetaTrain(batch)
+        return model.GetParameters()
+
+    np.testing.assert_allclose(
+        trained(InDouble(), InDouble()), trained(SGDOptimizer(0.05), SGDOptimizer(0.05)), rtol=1e-5, atol=1e-6
+    )
+
+
 def test_maml_differentiates_through_a_formula_that_mixes_the_parameters_of_a_vector() -> None:
     tasks = [a_task(seed, np.float64) for seed in range(3)]
     network = Sequential(Dense(4), Tanh(), Dense(2))

@@ -238,6 +238,31 @@ class TestData:
             with untouched(learner), pytest.raises(ArgumentException, match=message):
                 learner.MetaTrain(with_set(backend, place, change))
 
+    @pytest.mark.parametrize("cls", [BareModel, HandWrittenModel])
+    @pytest.mark.parametrize(
+        ("members", "message"),
+        [
+            # Adaptation moved the meta-model.
+            ({"WithParameters": lambda self, v: (self.SetParameters(v), self)[1]}, "a new model, got the same one"),
+            ({"WithParameters": lambda self, v: None}, "WithParameters of Own must return a new model, got a NoneType"),
+            (
+                {"GetParameters": lambda self: np.zeros(13, int)},
+                r"of floating-point numbers, got int64\(13,\) on",
+            ),
+            ({"GetParameters": lambda self: np.zeros((1, 13))}, r"of floating-point numbers, got float64\(1, 13\) on"),
+            ({"DefaultLossFunction": None}, "DefaultLossFunction of Own must be an ILossFunction, got None"),
+        ],
+    )
+    @pytest.mark.filterwarnings("ignore:.*simultaneous perturbation")
+    def test_models_that_break_their_protocol(self, cls: Any, members: dict[str, Any], message: str) -> None:
+        """Such models failed in the depths, on what had come of their members."""
+        numpy = get_backend("numpy")
+        model = type("Own", (cls,), members)(NETWORK, NETWORK.start(), numpy)
+        before = model._phi.copy()
+        with pytest.raises(ArgumentException, match=message):
+            MAMLAlgorithm(MAMLOptions(model, UseFirstOrder=True)).Adapt(batch_of(numpy, NETWORK.sets(1))[0])
+        np.testing.assert_array_equal(model._phi, before)
+
 
 class TestArguments:
     def learner(self, **options: Any) -> iMAMLAlgorithm[Any, Any, Any]:

@@ -129,6 +129,9 @@ def test_a_direction_may_mix_the_entries_of_a_row() -> None:
         ({"a": np.zeros(3)}, "'a' in the result of report must be a number"),
         ({1: 2.0}, "the names in the result of report must be strings"),
         ({"MetaGradientNorm": 5.0}, "other than MetaGradientNorm"),
+        # In metrics.jsonl they took the place of the run's own, and no run went on from there.
+        ({"Iteration": 5.0}, "which the base reports, got 'Iteration'"),
+        ({"EvaluationLoss": 5.0}, "which the base reports, got 'EvaluationLoss'"),
     ],
 )
 def test_a_report_must_be_numbers_under_names_of_their_own(result: Any, message: str) -> None:
@@ -137,12 +140,12 @@ def test_a_report_must_be_numbers_under_names_of_their_own(result: Any, message:
 
 
 def test_a_report_may_hold_numbers_of_numpy_and_nan() -> None:
-    step = learner_with(report=lambda self, details: {"a": np.float64(1), "b": np.array(2), "c": np.nan}).MetaTrainStep(
-        2
-    )
+    report = {"a": np.float64(1), "b": np.array(2), "c": np.nan, "d": -(10**400)}
+    step = learner_with(report=lambda self, details: report).MetaTrainStep(2)
     assert step.AdditionalMetrics["a"] == 1
     assert step.AdditionalMetrics["b"] == 2
     assert np.isnan(step.AdditionalMetrics["c"])
+    assert step.AdditionalMetrics["d"] == -np.inf
 
 
 @pytest.mark.parametrize("result", [Learned("a", 1.0), [1.0]])
