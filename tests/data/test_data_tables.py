@@ -237,9 +237,10 @@ class TestForms:
         wanted = [float(Fraction(number) - Fraction(origin)) for number in whole]
         np.testing.assert_allclose(found, wanted, rtol=3e-16, atol=0)
 
-    def test_missing_values_and_dates_of_csv_files(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("day", ["2020-01-02", "+2020-01-02", " 2020-01-02"])
+    def test_missing_values_and_dates_of_csv_files(self, day: str, tmp_path: Path) -> None:
         pytest.importorskip("polars")
-        (tmp_path / "a.csv").write_text("who,day,x\nada,2020-01-02,NA\nada,2020-01-01,\nbea,2020-02-01,1.5\n")
+        (tmp_path / "a.csv").write_text(f"who,day,x\nada,{day},NA\nada,2020-01-01,\nbea,2020-02-01,1.5\n")
         columns = read_table(tmp_path / "a.csv")
         assert [columns.kind(name) for name in columns.names] == ["category", "time", "number"]
         assert columns.missing("x").tolist() == [True, True, False]
