@@ -374,6 +374,10 @@ class TestRefusals:
 
 
 class TestSettings:
+    def test_no_data_are_not_the_working_folder(self) -> None:
+        with pytest.raises(aidotnet_py.ArgumentException, match=r"^data must be one of sinusoid, .*, got ''"):
+            open_data(RunSettings(data=""))
+
     @pytest.mark.parametrize(
         ("values", "message"),
         [
