@@ -244,8 +244,6 @@ class CuPyBackend:
             return self._cupy.max(array, axis=axes, out=out)
 
     def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
-        if array.dtype == np.float16:
-            return self.astype(self.cumulative_sum(self.astype(array, np.float32), axis), np.float16, out)
         # Each round adds what lies twice as far back. CuPy's own scan may add up in another order each time.
         result = self.empty(array.shape, array.dtype) if out is None else out
         self.copyto(result, array)
@@ -258,9 +256,6 @@ class CuPyBackend:
         return result
 
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
-        if x.dtype == np.float16:
-            wide = self.vecdot(self.astype(x, np.float32), self.astype(y, np.float32))
-            return self.astype(wide, np.float16, out)
         with self._device:
             blocks, rest = divmod(x.shape[-1], _VECDOT_BLOCK)
             if blocks < 2:
@@ -364,9 +359,6 @@ class CuPyBackend:
             return self._cupy.take(array, indices, axis=0, out=out)
 
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
-        if out.dtype == np.float16:
-            wide = self.empty(out.shape, np.float32)
-            return self.astype(self.scatter_add(self.astype(values, np.float32), indices, wide), np.float16, out)
         with self._device:
             return self._kernels.scatter_add(values, indices, out)
 

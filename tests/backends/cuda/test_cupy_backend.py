@@ -95,23 +95,6 @@ class TestMethods:
         # To the bit: it adds in the order of the indices, as NumPy does.
         assert_array_equal(cupy_backend.to_numpy(out), wanted)
 
-    @pytest.mark.parametrize("given", [False, True], ids=["new", "out"])
-    def test_half_precision_adds_up_in_single_precision(self, cupy_backend: Backend, given: bool) -> None:
-        """One row after another, 1.5 + 1.5 + … ended at 4096."""
-        x = cupy_backend.asarray(np.full((5000, 2), 1.5, np.float16))
-        rows, ones = cupy_backend.asarray(np.zeros(5000, int)), cupy_backend.asarray(np.ones((1, 5000), np.float16))
-        sums: list[tuple[tuple[int, ...], Callable[[Any], Any]]] = [
-            ((2,), lambda out: cupy_backend.sum(x, (0,), out)),
-            ((5000, 2), lambda out: cupy_backend.cumulative_sum(x, 0, out)),
-            ((2,), lambda out: cupy_backend.vecdot(x.T, ones, out)),
-            ((1, 2), lambda out: cupy_backend.scatter_add(x, rows, cupy_backend.empty((1, 2), np.float16))),
-        ]
-        for shape, total in sums:
-            out = cupy_backend.empty(shape, np.float16) if given else None
-            found = cupy_backend.to_numpy(total(out))
-            assert (found.dtype, found.shape) == (np.float16, shape)
-            assert np.reshape(found, (-1, 2))[-1].tolist() == [7500.0, 7500.0]
-
     def test_indices_out_of_range_read_and_write_nothing_else(self, cupy_backend: Backend) -> None:
         x, indices = np.arange(6.0).reshape(3, 2), np.array([-1, -3, 7, 0])
         taken = cupy_backend.take(cupy_backend.asarray(x), cupy_backend.asarray(indices))
