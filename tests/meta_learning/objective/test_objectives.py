@@ -149,6 +149,19 @@ class TestKindsOfModel:
             error = np.linalg.norm(row - network.hessian(p, s[0], s[1]) @ direction)
             assert error <= 100 * float(np.finfo(dtype).eps) ** (2 / 3) * np.linalg.norm(direction)
 
+    @pytest.mark.parametrize(("dtype", "size"), [(np.float16, 1e-6), (np.float32, 1e-41)])
+    def test_differences_along_vectors_at_the_ends_of_the_precision(
+        self, backend: Backend, dtype: Any, size: float
+    ) -> None:
+        # The step ε/‖v‖ was infinite: the product was NaN, or 0 for a part of the vector.
+        sets, points = REGRESSION.sets(1), points_for(REGRESSION, 1)
+        found = objective(make("computed", REGRESSION, backend, REGRESSION.start(), dtype), backend, sets, dtype)
+        _, product = found.curvature(backend.asarray(points, dtype), "hessian")
+        v = size * np.sign(np.random.default_rng(0).standard_normal(points.shape))
+        result = backend.to_numpy(product(backend.asarray(v, dtype))) / size
+        expected = REGRESSION.hessian(points[0], *sets[0][:2]) @ (v[0] / size)
+        np.testing.assert_allclose(result[0], expected, rtol=0, atol=0.2 * np.abs(expected).max())
+
     def test_differences_along_no_direction_are_zero(self, backend: Backend) -> None:
         found = objective(make("computed", REGRESSION, backend, REGRESSION.start()), backend, REGRESSION.sets(2))
         points = backend.asarray(points_for(REGRESSION, 2))
