@@ -301,7 +301,7 @@ class ObjectiveFactory:
 
         ((queries, targets),) = check_batches("Query", sets, model, loss, shape_of)
         inputs = [backend.concat(pair, 0) for pair in zip(supports, queries, strict=True)]
-        noisy = ArrayType(tuple(queries[0].shape), backend.dtype_of(queries[0]))
+        noisy = [ArrayType(tuple(of.shape), backend.dtype_of(of)) for of in (queries[0], supports[0])]
         return self._of_batch("Query", model, loss, lease, training, inputs, targets, function, noisy)
 
     def _of_batch(
@@ -314,18 +314,19 @@ class ObjectiveFactory:
         inputs: Sequence[Array],
         targets: Sequence[Array],
         apply: ModelFunction | None = None,
-        noisy: ArrayType | None = None,
+        noisy: Sequence[ArrayType] = (),
     ) -> TaskObjective:
         """Return the objective of one batch of each task, by ``apply`` or, without it, by the model's function.
 
-        ``noisy`` is the type of the inputs that noise is drawn for, if ``apply`` takes other inputs too.
+        ``noisy`` has the types of the inputs that noise is drawn for and of those that normalise them, if ``apply``
+        takes both.
         """
         if is_differentiable(model):
             signature = Signature.of(model, loss, inputs[0], targets[0])
             if apply is not None:
                 signature = replace(signature, apply=apply)
             key: list[int] = []
-            if training and (shapes := self._noise_shapes(model, signature.input if noisy is None else noisy)):
+            if training and (shapes := self._noise_shapes(model, *(noisy or [signature.input]))):
                 signature = replace(signature, noise=tuple(shapes.items()))
                 # One draw for all tasks, so that neither their number nor their chunks change later draws.
                 key = self._generator.integers(0, 2**64, 2, np.uint64).tolist()
@@ -404,10 +405,10 @@ class ObjectiveFactory:
             apply, loss = self._subjects
             self._settings = CapturedState(apply, loss.formula)
 
-    def _noise_shapes(self, model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, Shape]:
+    def _noise_shapes(self, model: IDifferentiableModel[Any, Any, Any], *types: ArrayType) -> dict[str, Shape]:
         with self._lock:
             shapes: dict[str, Shape] = self._facts.get_or_make(
-                ("noise", model.apply, x), lambda: noise_shapes(model, x)
+                ("noise", model.apply, types), lambda: noise_shapes(model, *types)
             )
         return shapes
 
