@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from aidotnet_py.meta_learning.contract.protocols import (
     missing_members,
     model_backend,
 )
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, first_batch
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, first_batch, is_batches
 from aidotnet_py.meta_learning.objective.batches import SuccessiveObjective
 from aidotnet_py.meta_learning.objective.buffers import Lease, Workspaces
 from aidotnet_py.meta_learning.objective.by_support import NormalizedBySupport
@@ -193,10 +194,17 @@ class ObjectiveFactory:
         sets: Sets,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
+        *,
+        beside: str | None = None,
     ) -> None:
-        """Raise ArgumentException where a set of a role fits model or loss not, each task by itself."""
+        """Raise ArgumentException where a set of a role fits model or loss not, each task by itself.
+
+        ``beside`` is the role of the sets that the model sees together with these.
+        """
         for place in range(len(sets)):
-            check_batches(role, sets.part([place]), model, loss, self._output_shape)
+            part = sets.part([place])
+            others = 0 if beside is None else _count_of_examples(part.columns(beside)[0][0])
+            check_batches(role, part, model, loss, partial(self._output_shape, others=others))
 
     def make(
         self,
@@ -412,8 +420,10 @@ class ObjectiveFactory:
             )
         return shapes
 
-    def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
-        return self._output(model, model.apply, ArrayType(tuple(x.shape), model.backend.dtype_of(x))).shape
+    def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array, others: int = 0) -> Shape:
+        """Return the shape of the outputs for some examples, and so many other ones with them."""
+        examples = ArrayType((others + x.shape[0], *x.shape[1:]), model.backend.dtype_of(x))
+        return self._output(model, model.apply, examples).shape
 
     def _output(self, model: IDifferentiableModel[Any, Any, Any], apply: ModelFunction, x: ArrayType) -> TracedOutput:
         with self._lock:
@@ -424,3 +434,8 @@ class ObjectiveFactory:
         """Return the programs of one task; a bounded cache keeps those used last."""
         with self._lock:
             return self._traced.get_or_make(signature, lambda: TaskPrograms(signature, self._note_settings))
+
+
+def _count_of_examples(data: Any) -> int:
+    """Return the number of examples of a set that comes as one array or in batches."""
+    return sum(int(batch.shape[0]) for batch in (data if is_batches(data) else [data]))
