@@ -60,7 +60,8 @@ class TestStats:
         # The mean of seven is off by rounding, which was taken for a spread: a skewness of −2.4 of three equal numbers.
         stats = BasicStats.of(np.full(7, value))
         assert stats.Variance == stats.StandardDeviation == stats.ConfidenceInterval().HalfWidth == 0
-        assert math.isnan(stats.Skewness) and math.isnan(stats.Kurtosis)
+        assert math.isnan(stats.Skewness)
+        assert math.isnan(stats.Kurtosis)
 
     @pytest.mark.parametrize(
         ("values", "message"),
