@@ -245,7 +245,9 @@ class ObjectiveFactory:
             (some,) = check_batches(role, sets.part(places), model, loss, self._output_shape)
             checked.update(zip(places, zip(*some, strict=True), strict=True))
         backend, masked = model_backend(model), self._masked
-        assert masked is not None
+        if masked is None or masked.loss is not loss:
+            # Another call has another loss by now.
+            masked = MaskedLoss(loss)
         padded = [pad_set(backend, *checked[place], size) for place in range(len(sets))]
         inputs, targets = ([pair[i] for pair in padded] for i in range(2))
         return self._of_batch(role, model, masked, lease, False, inputs, targets)

@@ -439,3 +439,24 @@ class TestSharedBuffers:
         for count in range(1, 6):
             self.evaluate(factory, count, model)
         assert self.kept(factory) == [4, 5]
+
+
+def test_padded_sets_keep_their_loss_when_another_call_has_another() -> None:
+    class Doubled(MeanSquaredErrorLoss[Any]):
+        def formula(self, predicted: Any, actual: Any) -> Any:
+            return 2 * super().formula(predicted, actual)
+
+    backend = get_backend("numpy")
+    model, tasks = REGRESSION.model(backend, REGRESSION.start()), list(batch_of(backend, REGRESSION.sets(2)))
+    factory, points = ObjectiveFactory(np.random.default_rng(0)), points_for(REGRESSION, 2)
+    plain, doubled = MeanSquaredErrorLoss[Any](), Doubled()
+
+    def losses(size: int | None, between: Any = None) -> Any:
+        lease = factory.lease(model, plain)
+        if between is not None:
+            # As a thread does that evaluates by the loss that the options have by now.
+            factory.lease(model, between)
+        made = factory.make("Support", Sets(tasks, ["", ""]), model, plain, lease, size=size)
+        return np.array(made.part(0, 2, 0).evaluate(points).losses)
+
+    np.testing.assert_allclose(losses(64, doubled), losses(None), rtol=1e-12)
