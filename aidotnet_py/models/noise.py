@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.autodiff.extend import ArrayType, Tracer, new_trace
+from aidotnet_py.autodiff.extend import ArrayType, new_trace
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.models.interfaces import IDifferentiableModel, parameter_dtype
 from aidotnet_py.nn.layer import Shape
 from aidotnet_py.nn.noise import unmet_requests
+from aidotnet_py.nn.statistics import PassStatistics
 
 __all__ = ["draw_noise", "noise_shapes"]
 
@@ -20,10 +21,13 @@ __all__ = ["draw_noise", "noise_shapes"]
 _HALF_STEPS = 2048
 
 
-def noise_shapes(model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, Shape]:
+def noise_shapes(
+    model: IDifferentiableModel[Any, Any, Any], x: ArrayType, support: ArrayType | None = None
+) -> dict[str, Shape]:
     """Return the shapes, by name, of the uniform numbers that the model takes beside its parameters for such an input.
 
-    A model that takes noise has a method ``noise_shapes(parameters, x)``, as layers have.
+    A model that takes noise has a method ``noise_shapes(parameters, x)``, as layers have. ``support`` is the type of
+    the inputs whose statistics normalise ``x``, if others do: a single example has none.
 
     Raises
     ------
@@ -32,9 +36,13 @@ def noise_shapes(model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> di
     """
     with new_trace() as trace, unmet_requests() as unmet:
         dtype = parameter_dtype(model, model.backend)
-        parameters: dict[str, Tracer] = {
+        parameters: dict[str, Any] = {
             name: trace.new_input(ArrayType(tuple(shape), dtype)) for name, shape in model.parameter_shapes.items()
         }
+        if support is not None:
+            with PassStatistics(parameters) as statistics:
+                model.apply(parameters, trace.new_input(support))
+            parameters |= statistics.named("support")
         example = trace.new_input(x)
         named: Mapping[str, Any] = getattr(model, "noise_shapes", _no_noise)(parameters, example)
         shapes = {name: tuple(shape) for name, shape in named.items()}

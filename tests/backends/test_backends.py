@@ -25,6 +25,25 @@ def test_a_backend_passes_the_suite(backend: Backend) -> None:
     check_backend(backend)
 
 
+@pytest.mark.parametrize("name", ["numpy", "simulated", "cupy"])
+def test_half_precision_adds_up_in_single_precision(name: str) -> None:
+    """In half precision, 1 + 1 + … would end at 2048."""
+    if name not in available_backends():
+        pytest.skip(f"{name} is not available")
+    backend = get_backend(name)
+    ones = backend.asarray(np.ones((5000, 2), np.float16))
+    columns = backend.permute_dims(ones, (1, 0))
+    rows, out = backend.asarray(np.zeros(5000, np.int64)), backend.empty((1, 2), np.float16)
+    for sums in (
+        backend.sum(ones, (0,)),
+        backend.index(backend.cumulative_sum(ones, 0), (slice(4999, None),)),
+        backend.vecdot(columns, columns),
+        backend.scatter_add(ones, rows, out),
+    ):
+        assert backend.dtype_of(sums) == np.float16
+        assert_array_equal(backend.to_numpy(sums).ravel(), [5000.0, 5000.0])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
 @pytest.mark.parametrize("gap", [2, 3, 8])
 def test_functions_of_one_array_write_every_element_whatever_the_strides(dtype: str, gap: int) -> None:

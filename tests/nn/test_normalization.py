@@ -457,6 +457,8 @@ class TestMetaGradientsBySupport:
         phi = backend.to_numpy(learner.Adapt(task).GetParameters())
         found = learner.Evaluate(TaskBatch([task]))
         np.testing.assert_allclose(found, loss_of(phi, query, target, by=x), rtol=1e-9)
+        # In training the model is also asked for its noise, which had the example normalised by itself.
+        np.testing.assert_allclose(learner.MetaTrain(TaskBatch([task])), found, rtol=1e-12)
 
     def test_want_query_examples_like_those_of_the_support_set(self):
         model = small()

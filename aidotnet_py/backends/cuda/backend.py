@@ -235,15 +235,23 @@ class CuPyBackend:
             return out
 
     def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
+        if array.dtype == np.float16:
+            return self._rounded(self.sum(self.astype(array, np.float32), axes), out)
         with self._device:
             # CuPy would widen small integers, but a Program's types are fixed.
             return self._cupy.sum(array, axis=axes, dtype=array.dtype, out=out)
+
+    def _rounded(self, result: Array, out: Array | None) -> Array:
+        """Return a result that was added up in single precision in half precision."""
+        return self.astype(result, np.float16, out)
 
     def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
         with self._device:
             return self._cupy.max(array, axis=axes, out=out)
 
     def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
+        if array.dtype == np.float16:
+            return self._rounded(self.cumulative_sum(self.astype(array, np.float32), axis), out)
         # Each round adds what lies twice as far back. CuPy's own scan may add up in another order each time.
         result = self.empty(array.shape, array.dtype) if out is None else out
         self.copyto(result, array)
@@ -256,6 +264,8 @@ class CuPyBackend:
         return result
 
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
+        if x.dtype == np.float16:
+            return self._rounded(self.vecdot(self.astype(x, np.float32), self.astype(y, np.float32)), out)
         with self._device:
             blocks, rest = divmod(x.shape[-1], _VECDOT_BLOCK)
             if blocks < 2:
@@ -359,6 +369,9 @@ class CuPyBackend:
             return self._cupy.take(array, indices, axis=0, out=out)
 
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
+        if out.dtype == np.float16:
+            wide = self.empty(out.shape, np.float32)
+            return self._rounded(self.scatter_add(self.astype(values, np.float32), indices, wide), out)
         with self._device:
             return self._kernels.scatter_add(values, indices, out)
 

@@ -226,8 +226,9 @@ class ProtoNetsAlgorithm(MetaLearnerBase[T, TInput, TOutput, TModel_co]):
         model, loss, wheres = cast(Any, self.BaseModel), self._joint_loss, names_of_places(len(tasks), first)
         # Its caches are those of the model as it is now.
         self._objectives.lease(model, loss)
+        given = Sets(tasks, wheres)
         for role in roles:
-            self._objectives.check(role, Sets(tasks, wheres), model, loss)
+            self._objectives.check(role, given, model, loss, beside="Support" if role == "Query" else None)
         joint = joint_tasks(model.backend, model.dtype, tasks, wheres, queries="Query" in roles)
         places: dict[int, list[int]] = {}
         for place, task in enumerate(joint):

@@ -123,10 +123,12 @@ class BasicStats(Generic[T]):
         wide = values.astype(np.result_type(values.dtype, np.float64))
         scalar = values.dtype.type
         with np.errstate(all="ignore"):
-            variance = np.var(wide, ddof=1) if wide.size > 1 else math.nan
-            skewness, kurtosis = _shape(wide, variance)
             median = np.median(wide)
-            distances: NDArray[Any] = np.abs(wide - median)
+            # The mean of equal numbers may differ from them by rounding, which is no spread; the median does not.
+            apart = wide - median
+            variance = np.var(apart, ddof=1) if wide.size > 1 else math.nan
+            skewness, kurtosis = _shape(apart, variance)
+            distances: NDArray[Any] = np.abs(apart)
             quartiles: NDArray[Any] = np.quantile(wide, (0.25, 0.75))
             return BasicStats(
                 Mean=scalar(mean_of(wide)),

@@ -194,12 +194,14 @@ class TaskBatch(KnownAttributes, Generic[T_co, TInput_co, TOutput_co]):
             When ``startIndex`` is negative, ``count`` is not positive, or the range ends beyond the batch.
         """
         whole = all(isinstance(n, Integral) for n in (startIndex, count))  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-        if not whole or startIndex < 0 or count < 1 or startIndex + count > self.BatchSize:
+        # Plain ones: sums of NumPy's small integers wrap around.
+        first, size = (int(startIndex), int(count)) if whole else (-1, 0)
+        if first < 0 or size < 1 or first + size > self.BatchSize:
             raise ArgumentOutOfRangeException(
                 f"startIndex and count must be of at least one task within the {self.BatchSize} of the batch, got "
                 f"startIndex {startIndex} and count {count}"
             )
-        part = slice(startIndex, startIndex + count)
+        part = slice(first, first + size)
         return TaskBatch(
             self._tasks[part],
             self._strategy,
@@ -222,7 +224,7 @@ class TaskBatch(KnownAttributes, Generic[T_co, TInput_co, TOutput_co]):
             raise ArgumentOutOfRangeException(
                 f"numSubBatches must be from 1 to the batch size, {self.BatchSize}, got {n}"
             )
-        size, longer = divmod(self.BatchSize, n)
+        size, longer = divmod(self.BatchSize, int(n))
         return [self.GetRange(i * size + min(i, longer), size + (i < longer)) for i in range(n)]
 
     @overload

@@ -162,7 +162,7 @@ class MetaLearningTaskBase(KnownAttributes, IMetaLearningTask[T, TInput, TOutput
         self._shots = _integer("NumShots", NumShots)
         self._queries = _integer("NumQueryPerClass", NumQueryPerClass)
         self._name = Name
-        self._metadata = dict(Metadata or {})
+        self._metadata = {} if Metadata is None else _notes(Metadata)
         self._id = uuid4().hex if TaskId is None else TaskId
 
     @property
@@ -443,6 +443,13 @@ def _has_classes(task: IMetaLearningTask[Any, Any, Any]) -> bool:
     if backend.dtype_of(targets).kind != "f":
         return True
     return len(targets.shape) > 1 and 1 < task.NumWays == targets.shape[-1]
+
+
+def _notes(given: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(given)
+    except (TypeError, ValueError):
+        raise ArgumentException(refusal("Metadata", "a mapping", given)) from None
 
 
 def _integer(name: str, value: SupportsIndex) -> int:

@@ -144,20 +144,44 @@ class Tasks:
 
         Raises
         ------
+        ArgumentException
+            When the inner problem is solved otherwise than by K steps with a formula: by a solver, by an optimizer
+            without one, or up to a tolerance.
         InvalidOperationException
             When the parameters of a task do not stay finite.
         """
         for problem in invalid_segments(segments, self._learner.Options.inner_steps, "segments"):
             raise ArgumentException(problem)
+        self._require_way_back()
         path = InnerPath(self.loop(), segments)
         _require_adapted(path.loop)
         self._adapted = self.whole(path.loop.points)
         return AdaptedPath(self, path, self._adapted)
 
+    def _require_way_back(self) -> None:
+        """Raise ArgumentException unless the way back can go through the very steps that `adapt` takes."""
+        solver, optimizer, tolerance = self._learner.Options.InnerOptimizer, self.rule.optimizer, self.rule.tolerance
+        if is_inner_solver(solver):
+            raise ArgumentException(
+                f"InnerOptimizer must take steps for adapt_with_path, got a {type(solver).__name__}, which solves the "
+                "whole inner problem at once"
+            )
+        if not self.rule.is_differentiable:
+            raise ArgumentException(
+                "the optimizer of the inner rule must be an ElementwiseOptimizer with a formula for adapt_with_path, "
+                f"which differentiates its steps, got a {type(optimizer).__name__}"
+            )
+        if tolerance is not None:
+            raise ArgumentException(
+                "the tolerance of the inner rule must be None for adapt_with_path, which goes back through all steps, "
+                f"got {tolerance}"
+            )
+
     @property
     def is_second_order_computable(self) -> bool:
         """Whether the model computes MAML's meta-gradient itself, for such steps: plain descent of all parameters."""
-        plain = self.rule.plain_rate is not None and self.columns is None
+        steps = self.rule.tolerance is None and not is_inner_solver(self._learner.Options.InnerOptimizer)
+        plain = steps and self.rule.plain_rate is not None and self.columns is None
         return plain and not missing_members(self.chunk.model, ISecondOrderGradientComputable)
 
     def loop(self, steps: int | None = None) -> InnerLoop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from aidotnet_py.meta_learning.contract.protocols import (
     missing_members,
     model_backend,
 )
-from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, first_batch
+from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, all_examples, first_batch, is_batches
 from aidotnet_py.meta_learning.objective.batches import SuccessiveObjective
 from aidotnet_py.meta_learning.objective.buffers import Lease, Workspaces
 from aidotnet_py.meta_learning.objective.by_support import NormalizedBySupport
@@ -193,10 +194,17 @@ class ObjectiveFactory:
         sets: Sets,
         model: IFullModel[Any, Any, Any],
         loss: ILossFunction[Any],
+        *,
+        beside: str | None = None,
     ) -> None:
-        """Raise ArgumentException where a set of a role fits model or loss not, each task by itself."""
+        """Raise ArgumentException where a set of a role fits model or loss not, each task by itself.
+
+        ``beside`` is the role of the sets that the model sees together with these.
+        """
         for place in range(len(sets)):
-            check_batches(role, sets.part([place]), model, loss, self._output_shape)
+            part = sets.part([place])
+            others = 0 if beside is None else _count_of_examples(part.columns(beside)[0][0])
+            check_batches(role, part, model, loss, partial(self._output_shape, others=others))
 
     def make(
         self,
@@ -237,7 +245,9 @@ class ObjectiveFactory:
             (some,) = check_batches(role, sets.part(places), model, loss, self._output_shape)
             checked.update(zip(places, zip(*some, strict=True), strict=True))
         backend, masked = model_backend(model), self._masked
-        assert masked is not None
+        if masked is None or masked.loss is not loss:
+            # Another call has another loss by now.
+            masked = MaskedLoss(loss)
         padded = [pad_set(backend, *checked[place], size) for place in range(len(sets))]
         inputs, targets = ([pair[i] for pair in padded] for i in range(2))
         return self._of_batch(role, model, masked, lease, False, inputs, targets)
@@ -301,7 +311,7 @@ class ObjectiveFactory:
 
         ((queries, targets),) = check_batches("Query", sets, model, loss, shape_of)
         inputs = [backend.concat(pair, 0) for pair in zip(supports, queries, strict=True)]
-        noisy = ArrayType(tuple(queries[0].shape), backend.dtype_of(queries[0]))
+        noisy = [ArrayType(tuple(of.shape), backend.dtype_of(of)) for of in (queries[0], supports[0])]
         return self._of_batch("Query", model, loss, lease, training, inputs, targets, function, noisy)
 
     def _of_batch(
@@ -314,18 +324,19 @@ class ObjectiveFactory:
         inputs: Sequence[Array],
         targets: Sequence[Array],
         apply: ModelFunction | None = None,
-        noisy: ArrayType | None = None,
+        noisy: Sequence[ArrayType] = (),
     ) -> TaskObjective:
         """Return the objective of one batch of each task, by ``apply`` or, without it, by the model's function.
 
-        ``noisy`` is the type of the inputs that noise is drawn for, if ``apply`` takes other inputs too.
+        ``noisy`` has the types of the inputs that noise is drawn for and of those that normalise them, if ``apply``
+        takes both.
         """
         if is_differentiable(model):
             signature = Signature.of(model, loss, inputs[0], targets[0])
             if apply is not None:
                 signature = replace(signature, apply=apply)
             key: list[int] = []
-            if training and (shapes := self._noise_shapes(model, signature.input if noisy is None else noisy)):
+            if training and (shapes := self._noise_shapes(model, *(noisy or [signature.input]))):
                 signature = replace(signature, noise=tuple(shapes.items()))
                 # One draw for all tasks, so that neither their number nor their chunks change later draws.
                 key = self._generator.integers(0, 2**64, 2, np.uint64).tolist()
@@ -404,15 +415,17 @@ class ObjectiveFactory:
             apply, loss = self._subjects
             self._settings = CapturedState(apply, loss.formula)
 
-    def _noise_shapes(self, model: IDifferentiableModel[Any, Any, Any], x: ArrayType) -> dict[str, Shape]:
+    def _noise_shapes(self, model: IDifferentiableModel[Any, Any, Any], *types: ArrayType) -> dict[str, Shape]:
         with self._lock:
             shapes: dict[str, Shape] = self._facts.get_or_make(
-                ("noise", model.apply, x), lambda: noise_shapes(model, x)
+                ("noise", model.apply, types), lambda: noise_shapes(model, *types)
             )
         return shapes
 
-    def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array) -> Shape:
-        return self._output(model, model.apply, ArrayType(tuple(x.shape), model.backend.dtype_of(x))).shape
+    def _output_shape(self, model: IDifferentiableModel[Any, Any, Any], x: Array, others: int = 0) -> Shape:
+        """Return the shape of the outputs for some examples, and so many other ones with them."""
+        examples = ArrayType((others + x.shape[0], *x.shape[1:]), model.backend.dtype_of(x))
+        return self._output(model, model.apply, examples).shape
 
     def _output(self, model: IDifferentiableModel[Any, Any, Any], apply: ModelFunction, x: ArrayType) -> TracedOutput:
         with self._lock:
@@ -423,3 +436,8 @@ class ObjectiveFactory:
         """Return the programs of one task; a bounded cache keeps those used last."""
         with self._lock:
             return self._traced.get_or_make(signature, lambda: TaskPrograms(signature, self._note_settings))
+
+
+def _count_of_examples(data: Any) -> int:
+    """Return the number of examples of a set that comes as one array or in batches."""
+    return sum(int(batch.shape[0]) for batch in (data if is_batches(data) else [data]))

@@ -148,9 +148,12 @@ class ComputedObjective(_TaskByTask):
         lengths = self._step_lengths(points, 1 / 3)
 
         def product(v: Array) -> Array:
-            step = self._like(v, (lengths / _or_one(host_norms(self._host(v))))[:, None])
-            ahead, behind = self._gradients(points + step * v), self._gradients(points - step * v)
-            return (ahead - behind) / (2.0 * step)
+            along = self._host(v)
+            steps = (lengths / _or_one(host_norms(along)))[:, None]
+            # In float64: the precision of v may hold neither ε nor 1/ε.
+            move = self._like(v, steps * along)
+            ahead, behind = (self._host(self._gradients(p)) for p in (points + move, points - move))
+            return self._like(v, (ahead - behind) / (2.0 * steps))
 
         return self._gradients(points), product
 

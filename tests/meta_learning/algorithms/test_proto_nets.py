@@ -125,6 +125,21 @@ class TestMetaGradient:
         assert losses[0] == losses[1] == losses[2]
 
 
+def test_one_query_example_is_normalised_with_the_support_examples() -> None:
+    """It was refused, as having no spread of its own."""
+    model = NeuralNetworkModel(Sequential(Dense(3), BatchNorm()), input_shape=(2,), loss=CrossEntropyLoss(), seed=0)
+    x, y = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32), np.array([0, 1, 1, 0])
+    embedded = model.Predict(x)
+    z = [-np.sum((embedded[4] - embedded[:4][y == c].mean(axis=0)) ** 2) for c in (0, 1)]
+    task = MetaLearningTask(
+        SupportSetX=[x[:2], x[2:4]], SupportSetY=[y[:2], y[2:]], QuerySetX=x[4:], QuerySetY=np.array([1])
+    )
+    learner, batch = ProtoNetsAlgorithm(ProtoNetsOptions(model)), TaskBatch([task])
+    loss = learner.Evaluate(batch)
+    assert loss == pytest.approx(np.log1p(np.exp(z[0] - z[1])), rel=1e-3)
+    assert learner.MetaTrain(batch) == pytest.approx(loss, rel=1e-6)
+
+
 class TestTasksOfUnequalSize:
     def test_a_step_is_the_mean_of_the_steps_one_by_one(self, backend: Backend) -> None:
         labels = [LABELS, (np.array([0, 1]), np.array([1, 0, 0])), (np.array([0, 1, 2, 1]), np.array([2, 1]))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from aidotnet_py import (
     ITaskSampler,
     MeanSquaredErrorLoss,
     MetaLearningTask,
+    MetaTrainingResult,
     NeuralNetworkModel,
     TaskBatch,
     iMAMLAlgorithm,
@@ -48,6 +50,14 @@ def learner(**options: Any) -> iMAMLAlgorithm[Any]:
 
 def batch() -> TaskBatch[Any]:
     return SinusoidLoader(dtype=np.float64, seed=0).GetTaskBatch(2)
+
+
+def task(**more: Any) -> MetaLearningTask[Any]:
+    return MetaLearningTask(SupportSetX=np.ones((2, 1)), SupportSetY=np.ones((2, 1)), **more)
+
+
+def trained() -> MetaTrainingResult[Any]:
+    return MetaTrainingResult(np.ones(3), np.ones(3), timedelta())
 
 
 def train_without_a_model() -> None:
@@ -101,6 +111,12 @@ CALLS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "numSubBatches must be from 1 to the batch size, 2, got 1.5",
     ),
     (lambda: TaskBatch([MetaLearningTask]), ArgumentException, "task"),
+    (lambda: task(Metadata=5), ArgumentException, "Metadata must be a mapping, got 5"),
+    (lambda: task(Metadata=np.ones(3)), ArgumentException, "Metadata must be a mapping, got ndarray"),
+    (lambda: trained().HasConverged(None), ArgumentException, "windowSize must be a whole number, got None"),
+    (lambda: trained().HasConverged(2.5), ArgumentException, "windowSize must be a whole number, got 2.5"),
+    (lambda: trained().HasConverged(2, None), ArgumentNullException, "varianceThreshold must be a number of .*, got N"),
+    (lambda: trained().HasConverged(2, "0"), ArgumentException, "varianceThreshold must be a number of .*, got '0'"),
     (lambda: learner().Save(None), ArgumentNullException, "filePath must be a path, got None"),
     (lambda: learner().Load(3), ArgumentException, "filePath must be a path, got 3"),
     (lambda: learner().SetMetaModel(FunctionModel), ArgumentException, "lacks .*Clone"),

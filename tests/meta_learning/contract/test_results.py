@@ -55,6 +55,14 @@ class TestStats:
         stats = BasicStats.of(np.array([1.0, 2.0, 3.0]))
         assert stats.ConfidenceInterval() == ConfidenceInterval(np.float64(2.0), np.float64(1.96 / 3**0.5))
 
+    @pytest.mark.parametrize("value", [0.1, 0.7, 1e300])
+    def test_equal_numbers_have_no_spread(self, value: float) -> None:
+        # The mean of seven is off by rounding, which was taken for a spread: a skewness of −2.4 of three equal numbers.
+        stats = BasicStats.of(np.full(7, value))
+        assert stats.Variance == stats.StandardDeviation == stats.ConfidenceInterval().HalfWidth == 0
+        assert math.isnan(stats.Skewness)
+        assert math.isnan(stats.Kurtosis)
+
     @pytest.mark.parametrize(
         ("values", "message"),
         [
@@ -133,6 +141,10 @@ class TestTraining:
         for threshold in (variance * 0.999, variance * 1.001 + 1e-300):
             wanted = len(losses) >= window and variance < threshold
             assert trained(losses).HasConverged(window, threshold) == wanted
+
+    def test_a_window_may_be_a_small_integer_of_numpy(self) -> None:
+        # −100 is 156 in uint8, and the window was empty.
+        assert trained(np.ones(120)).HasConverged(np.uint8(100))  # type: ignore[arg-type]  # callers may be untyped
 
     def test_convergence_has_the_documented_defaults(self) -> None:
         assert not trained(np.ones(99)).HasConverged()

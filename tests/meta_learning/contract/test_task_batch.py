@@ -235,6 +235,14 @@ class TestParts:
         ):
             full_batch(3).Split(n)
 
+    def test_small_integers_of_numpy_do_not_wrap_around(self) -> None:
+        # 100 + 100 is −56 in int8, within any batch, and a range from 100 to −56 was an error of an empty batch.
+        batch = TaskBatch(tasks(1) * 130)
+        hundred: Any = np.int8(100)
+        with pytest.raises(ArgumentOutOfRangeException, match="within the 130 of the batch, got startIndex 100 and"):
+            batch.GetRange(hundred, hundred)
+        assert [part.BatchSize for part in batch.Split(np.int8(3))] == [44, 43, 43]  # type: ignore[arg-type]
+
 
 def test_the_enums_have_the_members_of_the_contract() -> None:
     assert [m.name for m in BatchingStrategy] == [

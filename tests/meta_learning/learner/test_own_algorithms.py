@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -98,6 +99,42 @@ def test_a_direction_must_have_the_shape_of_the_gradients() -> None:
     rule = InnerRule(SGDOptimizer(0.1), lambda points, start, gradients: np.sum(gradients, axis=1, keepdims=True))
     with pytest.raises(ArgumentException, match="direction of an InnerRule must have the shape of the gradients"):
         learner_with(inner_rule=lambda self, tasks: rule).MetaTrain(BATCH)
+
+
+class WithoutFormula:
+    """An inner optimizer of a user's own, whose steps cannot be traced."""
+
+    def UpdateParameters(self, parameters: Any, gradient: Any) -> Any:
+        return parameters - 0.1 * gradient
+
+    def Reset(self) -> None: ...
+
+    def GetCurrentLearningRate(self) -> float:
+        return 0.1
+
+    def GetState(self) -> dict[str, Any]:
+        return {}
+
+    def SetState(self, state: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "tolerance", "message"),
+    [
+        (WithoutFormula(), None, "the optimizer of the inner rule must be an ElementwiseOptimizer with a formula"),
+        # Adapt stays at θ: the way back went through gradient descent instead, in silence.
+        (lambda objective, theta: theta, None, "InnerOptimizer must take steps for adapt_with_path"),
+        (None, 1e-3, "the tolerance of the inner rule must be None for adapt_with_path"),
+    ],
+)
+def test_a_way_back_goes_through_the_steps_of_adapt(optimizer: Any, tolerance: float | None, message: str) -> None:
+    learner = learner_with(
+        meta_gradient=lambda self, tasks: tasks.adapt_with_path().end,
+        inner_rule=lambda self, tasks: replace(MetaLearnerBase.inner_rule(self, tasks), tolerance=tolerance),
+    )
+    learner.Options.InnerOptimizer = optimizer
+    with pytest.raises(ArgumentException, match=message):
+        learner.MetaTrain(BATCH)
 
 
 def unit_steps(points: Any, start: Any, gradients: Any) -> Any:

@@ -149,6 +149,19 @@ class TestKindsOfModel:
             error = np.linalg.norm(row - network.hessian(p, s[0], s[1]) @ direction)
             assert error <= 100 * float(np.finfo(dtype).eps) ** (2 / 3) * np.linalg.norm(direction)
 
+    @pytest.mark.parametrize(("dtype", "size"), [(np.float16, 1e-6), (np.float32, 1e-41)])
+    def test_differences_along_vectors_at_the_ends_of_the_precision(
+        self, backend: Backend, dtype: Any, size: float
+    ) -> None:
+        # The step ε/‖v‖ was infinite: the product was NaN, or 0 for a part of the vector.
+        sets, points = REGRESSION.sets(1), points_for(REGRESSION, 1)
+        found = objective(make("computed", REGRESSION, backend, REGRESSION.start(), dtype), backend, sets, dtype)
+        _, product = found.curvature(backend.asarray(points, dtype), "hessian")
+        v = size * np.sign(np.random.default_rng(0).standard_normal(points.shape))
+        result = backend.to_numpy(product(backend.asarray(v, dtype))) / size
+        expected = REGRESSION.hessian(points[0], *sets[0][:2]) @ (v[0] / size)
+        np.testing.assert_allclose(result[0], expected, rtol=0, atol=0.2 * np.abs(expected).max())
+
     def test_differences_along_no_direction_are_zero(self, backend: Backend) -> None:
         found = objective(make("computed", REGRESSION, backend, REGRESSION.start()), backend, REGRESSION.sets(2))
         points = backend.asarray(points_for(REGRESSION, 2))
@@ -426,3 +439,24 @@ class TestSharedBuffers:
         for count in range(1, 6):
             self.evaluate(factory, count, model)
         assert self.kept(factory) == [4, 5]
+
+
+def test_padded_sets_keep_their_loss_when_another_call_has_another() -> None:
+    class Doubled(MeanSquaredErrorLoss[Any]):
+        def formula(self, predicted: Any, actual: Any) -> Any:
+            return 2 * super().formula(predicted, actual)
+
+    backend = get_backend("numpy")
+    model, tasks = REGRESSION.model(backend, REGRESSION.start()), list(batch_of(backend, REGRESSION.sets(2)))
+    factory, points = ObjectiveFactory(np.random.default_rng(0)), points_for(REGRESSION, 2)
+    plain, doubled = MeanSquaredErrorLoss[Any](), Doubled()
+
+    def losses(size: int | None, between: Any = None) -> Any:
+        lease = factory.lease(model, plain)
+        if between is not None:
+            # As a thread does that evaluates by the loss that the options have by now.
+            factory.lease(model, between)
+        made = factory.make("Support", Sets(tasks, ["", ""]), model, plain, lease, size=size)
+        return np.array(made.part(0, 2, 0).evaluate(points).losses)
+
+    np.testing.assert_allclose(losses(64, doubled), losses(None), rtol=1e-12)

@@ -120,7 +120,7 @@ class ImplicitSystem:
             y, report = at_point.queued.result()
         else:
             y, report = self._conjugate_gradient(tasks, at_point.operator, at_point.rhs)
-        return self._replace_zeros(tasks, y, at_point.rhs, report), report
+        return self._replace_useless(tasks, y, at_point.rhs, report), report
 
     def _operator(self, tasks: Tasks, points: Array, root: Array | None) -> tuple[Array, Operator]:
         kind, identity = self.options.Curvature, 1.0 + float(self.options.ConjugateGradientDamping)
@@ -141,12 +141,15 @@ class ImplicitSystem:
             preconditioner=None if self.probes is None else self._preconditioner(backend, operator, rhs, self.probes),
         )
 
-    def _replace_zeros(self, tasks: Tasks, y: Array, rhs: Array, report: SolverReport) -> Array:
-        """Return the solutions, with g in place of zeros from solves that stopped before their first step."""
+    def _replace_useless(self, tasks: Tasks, y: Array, rhs: Array, report: SolverReport) -> Array:
+        """Return the solutions, with g in place of starts no better than zero that solves stopped at.
+
+        A start from an earlier step would stay the solution of all later ones, whatever their gradients are.
+        """
         backend = tasks.backend
         unmoved = report.stopped_by(StopReason.NON_POSITIVE_CURVATURE) & (report.iterations == 0)
-        if self._is_warm and unmoved.any():
-            unmoved &= backend.to_numpy(backend.vecdot(y, y)) == 0
+        # That of zero is ‖g‖, but for rounding.
+        unmoved &= report.residual_norms > 0.99 * report.rhs_norms
         if unmoved.any():
             mask = backend.broadcast_to(backend.asarray(unmoved[:, None]), tuple(y.shape))
             y = backend.elementwise("where")(mask, rhs, y)

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.arguments import check_given
+from aidotnet_py.arguments import check_given, real_of
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
 from aidotnet_py.meta_learning.contract.statistics import require_numbers
 
 __all__ = ["check_all_given", "check_threshold", "rows_view", "set_fields", "vector_copy", "vector_pair"]
+
+_THRESHOLD = "a number of at least 0"
 
 
 def set_fields(result: object, **fields: object) -> None:
@@ -53,6 +55,7 @@ def vector_pair(first: str, x: Any, second: str, y: Any) -> tuple[NDArray[Any], 
 
 
 def check_threshold(name: str, value: float) -> None:
-    """Raise ArgumentOutOfRangeException for a negative threshold, or NaN."""
-    if not value >= 0:
+    """Raise ArgumentOutOfRangeException for a negative threshold, or NaN; another error for what is no number."""
+    check_given(name, value, _THRESHOLD)
+    if not real_of(name, _THRESHOLD, value) >= 0:
         raise ArgumentOutOfRangeException(f"{name} must be at least 0, got {value}")

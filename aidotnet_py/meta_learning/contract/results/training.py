@@ -10,6 +10,7 @@ from typing import Generic, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from aidotnet_py.arguments import ANY_WHOLE
 from aidotnet_py.exceptions import ArgumentOutOfRangeException
 from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.meta_learning.contract.results.fields import check_all_given, check_threshold, set_fields, vector_pair
@@ -133,13 +134,14 @@ class MetaTrainingResult(Generic[T]):
         ArgumentOutOfRangeException
             When ``windowSize`` is below 2, or ``varianceThreshold`` negative or NaN.
         """
-        if windowSize < 2:
+        window = ANY_WHOLE.check("windowSize", windowSize)
+        if window < 2:
             raise ArgumentOutOfRangeException(f"windowSize must be at least 2 for a variance, got {windowSize}")
         check_threshold("varianceThreshold", varianceThreshold)
-        if self.TotalIterations < windowSize:
+        if self.TotalIterations < window:
             return False
         with np.errstate(all="ignore"):
-            return bool(np.var(self.LossHistory[-windowSize:], dtype=np.float64, ddof=1) < varianceThreshold)
+            return bool(np.var(self.LossHistory[-window:], dtype=np.float64, ddof=1) < varianceThreshold)
 
     def FindBestLoss(self) -> BestValue[T]:
         """Return the lowest loss and its place in ``LossHistory``; NaNs are passed over, (NaN, 0) where all are."""

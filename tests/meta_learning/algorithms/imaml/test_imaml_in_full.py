@@ -18,6 +18,7 @@ from aidotnet_py import (
     LBFGSMinimizer,
     MetaLearningTask,
     NewtonCGMinimizer,
+    NonPositiveCurvatureWarning,
     ProblemConstants,
     SGDOptimizer,
     TaskBatch,
@@ -520,6 +521,28 @@ class TestWarmStarts:
         with pytest.raises(ArgumentException, match=r"the solution int:0 must be float64\(4,\), got float32\(4,\)"):
             learner._set_extra_state(wide)
         assert learner._extra_state().keys() == before.keys()
+
+    def test_a_start_that_no_step_can_mend_gives_way_to_the_gradient(self) -> None:
+        model = FunctionModel(lambda p, x: p["w"] ** 3 * x, {"w": np.ones(1)})
+        options: Any = {"InnerLearningRate": 1e-4, "AdaptationSteps": 1, "MetaOptimizer": SGDOptimizer(1e-9)}
+        learner = iMAMLAlgorithm(iMAMLOptions(model, LambdaRegularization=5.0, WarmStartSolves=True, **options))
+
+        def step(w: float, slope: float, name: str) -> float:
+            x = np.ones((2, 1))
+            task = MetaLearningTask(
+                SupportSetX=x, SupportSetY=slope * x, QuerySetX=x, QuerySetY=-slope * x, NumWays=1, TaskId=name
+            )
+            model.SetParameters(np.array([w]))
+            gradient = float(learner.mean_meta_gradient(TaskBatch([task])).parameters[0])
+            learner.MetaTrain(TaskBatch([task]))
+            return gradient
+
+        assert 0 < step(1.0, 1.0, "old") < 1
+        # I + λH is negative from here on: the solution of the first step was that of all others.
+        with pytest.warns(NonPositiveCurvatureWarning):
+            gradients = [step(w, slope, "old") for w, slope in ((0.5, 3.0), (-0.5, -3.0))]
+        assert gradients == [step(0.5, 3.0, "new"), step(-0.5, -3.0, "newer")]
+        assert gradients[0] == -gradients[1] > 4
 
     def test_a_failed_step_keeps_nothing(self) -> None:
         learner = linear_learner(WarmStartSolves=True)
