@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.paths import check_path
 
 try:
     import fcntl
@@ -48,7 +49,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     ArgumentException
         It is no regular file, or it does not fit into memory.
     """
-    source = _path(path)
+    source = check_path("filePath", path)
     if not source.exists():
         raise FileNotFoundError(errno.ENOENT, "filePath must be an existing file, got nothing", str(path))
     kind = "a folder" if source.is_dir() else _kind_of(source.stat())
@@ -105,21 +106,9 @@ def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _path(path: Any) -> Path:
-    if path is None:
-        raise ArgumentNullException("filePath must be a path, got None")
-    try:
-        converted = Path(path)
-    except TypeError:
-        raise ArgumentException(f"filePath must be a path, got {path!r}") from None
-    if "\0" in str(converted):
-        raise ArgumentException(f"filePath must be a path without null characters, got {path!r}")
-    return converted
-
-
 def _target(path: Any) -> tuple[Path, os.stat_result | None]:
     """Return the file that a path leads to, and its status if it exists."""
-    given, before = _path(path), None
+    given, before = check_path("filePath", path), None
     try:
         # A rename to the resolved path leaves a symbolic link in place.
         target = given.resolve()

@@ -250,8 +250,9 @@ class TestOtherThings:
         for call in (read_file, lambda path: write_file(path, b"")):
             with pytest.raises(ArgumentNullException, match="filePath must be a path, got None"):
                 call(None)
-            with pytest.raises(ArgumentException, match="filePath must be a path, got 3"):
-                call(3)
+            for path in (3, "", b"a"):
+                with pytest.raises(ArgumentException, match=f"filePath must be a path, got {path!r}"):
+                    call(path)
             with pytest.raises(ArgumentException, match="without null characters"):
                 call("a\0b")
 

@@ -11,6 +11,7 @@ from aidotnet_py.arguments import Choice, Whole, entries_of, refusal, shown
 from aidotnet_py.comparison.contestants import ALGORITHMS
 from aidotnet_py.comparison.problems import PROBLEMS, Problem
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException
+from aidotnet_py.paths import check_path
 
 __all__ = ["SEEDS", "ComparisonSettings"]
 
@@ -120,11 +121,9 @@ class ComparisonSettings:
             if path is not None:
                 raise ArgumentException(refusal("archive", f"left out for {self.data}", path))
             return None
-        if not isinstance(path, (str, os.PathLike)):
-            wanted = f"the path of a published archive or its folder for {self.data}"
-            raise ArgumentException(refusal("archive", wanted, path))
-        # NumPy's strings stay such in fsdecode.
-        return str(os.fsdecode(cast("str | os.PathLike[str]", path)))
+        check_path("archive", path, f"the path of a published archive or its folder for {self.data}")
+        # As it was given; NumPy's strings become plain.
+        return str(os.fspath(cast("str | os.PathLike[str]", path)))
 
     def _require_room(self) -> None:
         """Refuse sizes whose tasks or results alone exceed the machine's memory."""

@@ -36,6 +36,7 @@ from aidotnet_py.meta_learning import MetaLearnerBase, MetaLearningTask
 from aidotnet_py.meta_learning.contract.protocols import missing_members, model_backend
 from aidotnet_py.models import NeuralNetworkModel
 from aidotnet_py.models.interfaces import INormalizedModel, parameter_dtype
+from aidotnet_py.paths import check_path
 from aidotnet_py.runs import open_learner
 from aidotnet_py.runs.opening import encoding_of_learner
 from aidotnet_py.runs.run_data import Encoding
@@ -54,14 +55,14 @@ class _FewShot(BaseEstimator):
     def _open(self) -> tuple[_Learner, Encoding | None]:
         """Return the learner, and how raw data become its inputs, if it knows."""
         given, encoding = self.learner, cast("Encoding | None", None)
+        wanted = "a learner, the folder of a run, or a learner's file"
         if isinstance(given, (str, os.PathLike)):
-            learner, encoding = open_learner(cast("str | os.PathLike[str]", given))
+            learner, encoding = open_learner(check_path("learner", cast(object, given), wanted))
         else:
             learner = given
             if isinstance(given, MetaLearnerBase):
                 encoding = encoding_of_learner(given)
         if not isinstance(learner, MetaLearnerBase):
-            wanted = "a learner, the folder of a run, or a learner's file"
             raise ArgumentException(refusal("learner", wanted, cast(Any, given)))
         return cast("_Learner", learner), encoding
 

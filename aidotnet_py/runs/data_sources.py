@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from aidotnet_py.arguments import refusal
 from aidotnet_py.comparison import PROBLEMS
 from aidotnet_py.comparison.problems import Problem
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.paths import check_path
 from aidotnet_py.runs.own_data import TABLE_SUFFIXES, open_folder, open_table
 from aidotnet_py.runs.run_data import DataFacts, RunData
 from aidotnet_py.runs.settings import OF_FOLDERS, OF_TABLES, RunSettings
@@ -58,12 +58,12 @@ def _open(settings: RunSettings, facts: DataFacts) -> RunData:
         settings.require_unset(data, *OF_FOLDERS, *OF_TABLES)
         return _open_problem(PROBLEMS[data], settings)
     settings.require_unset(data, "archive")
-    path = Path(data)
+    kinds = f"one of {', '.join(PROBLEMS)}, a folder of class folders, or a table ({', '.join(TABLE_SUFFIXES)})"
+    path = check_path("data", data, kinds)
     if path.is_dir():
         return open_folder(path, settings, facts)
     if path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
         return open_table(path, settings, facts)
-    kinds = f"one of {', '.join(PROBLEMS)}, a folder of class folders, or a table ({', '.join(TABLE_SUFFIXES)})"
     raise ArgumentException(refusal("data", kinds, data))
 
 

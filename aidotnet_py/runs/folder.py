@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aidotnet_py.arguments import COUNT, check_given, refusal
+from aidotnet_py.arguments import COUNT, refusal
 from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeException, InvalidOperationException
 from aidotnet_py.json_text import json_text
 from aidotnet_py.meta_learning import (
@@ -24,6 +24,7 @@ from aidotnet_py.meta_learning import (
     MetaTrainingStepResult,
     TrainingRun,
 )
+from aidotnet_py.paths import check_path
 from aidotnet_py.plotting import draw_training
 from aidotnet_py.runs.failed_batch import keep_failed_batch
 from aidotnet_py.runs.folder_lock import LOCK, in_use, locked
@@ -112,10 +113,7 @@ class RunFolder(ITrainingCallback):
     _saved: int | None = None
 
     def __init__(self, path: str | os.PathLike[str], keep: int = 3, settings: Mapping[str, Any] | None = None) -> None:
-        check_given("path", path, "the path of a folder")
-        if not isinstance(path, (str, os.PathLike)) or "\0" in os.fspath(path):  # pyright: ignore[reportUnnecessaryIsInstance] -- callers may be untyped
-            raise ArgumentException(refusal("path", "the path of a folder", path))
-        self.path = Path(path).absolute()
+        self.path = check_path("path", path, "the path of a folder").absolute()
         self.keep = COUNT.check("keep", keep, type_error=ArgumentOutOfRangeException)
         try:
             self.settings = None if settings is None else dict(settings)

@@ -13,6 +13,7 @@ from typing import Any, cast
 from aidotnet_py.arguments import Choice, refusal
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ITrainingCallback, MetaEvaluationResult, MetaTrainingStepResult, TrainingRun
+from aidotnet_py.paths import check_path
 from aidotnet_py.runs.folder import RunFolder
 from aidotnet_py.runs.json_lines import read_lines
 from aidotnet_py.runs.metric_lines import line_of, line_of_evaluation
@@ -79,6 +80,8 @@ class TensorBoardLog(ITrainingCallback):
 
     Raises
     ------
+    ArgumentException
+        When it is no path.
     ImportError
         When tensorboardX is not installed.
     """
@@ -89,7 +92,7 @@ class TensorBoardLog(ITrainingCallback):
         except ImportError as error:
             raise ImportError('TensorBoardLog needs tensorboardX: pip install "aidotnet-py[tensorboard]"') from error
         self._make: Callable[..., Any] = tensorboardX.SummaryWriter
-        self._path = Path(path)
+        self._path = check_path("path", path, "the path of a folder")
         self._writer: Any = None
 
     def on_start(self, run: TrainingRun[Any, Any, Any]) -> None:

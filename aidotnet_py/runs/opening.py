@@ -12,6 +12,7 @@ from aidotnet_py.caller import level_outside
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import MetaLearnerBase
 from aidotnet_py.models.raw_data import encoding_in, encoding_of_model, set_encoding
+from aidotnet_py.paths import check_path
 from aidotnet_py.runs.folder import RunFolder
 from aidotnet_py.runs.run_data import KINDS, Encoding, encoding_of
 from aidotnet_py.runs.run_files import METRICS, is_run_file
@@ -47,7 +48,7 @@ def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
         return folder.checkpoints[-1]
     given, own = Path(checkpoint), folder.path / checkpoint
     places = (own, given) if given.name == checkpoint else (given, own)
-    path = next((place for place in places if place.exists()), None)
+    path = next((place for place in places if place.is_file()), None)
     if path is None:
         names = "".join(f", such as {file.name}" for file in folder.checkpoints[-1:])
         raise ArgumentException(refusal("--checkpoint", f"{Choice('best', 'last')}, or a file{names}", checkpoint))
@@ -79,7 +80,8 @@ def open_learner(path: str | os.PathLike[str]) -> tuple[Any, Encoding | None]:
     FileNotFoundError
         When there is no such file, or the folder holds no run.
     ArgumentException
-        When the file is damaged, or needs functions or classes that only `aidotnet_py.load` with ``trust`` may use.
+        When it is no path, the file is damaged, or it needs functions or classes that only `aidotnet_py.load` with
+        ``trust`` may use.
 
     Warns
     -----
@@ -101,7 +103,7 @@ def open_learner(path: str | os.PathLike[str]) -> tuple[Any, Encoding | None]:
     >>> learner.CurrentIteration, encoding
     (2, None)
     """
-    given = Path(path)
+    given = check_path("path", path, "the folder of a run, or a file")
     folder = RunFolder(given if given.is_dir() else given.parent)
     try:
         # Refuses a folder without a run.

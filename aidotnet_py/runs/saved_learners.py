@@ -16,7 +16,7 @@ from aidotnet_py.meta_learning import EvaluationRecord, TrainingRun
 from aidotnet_py.meta_learning.contract.training_run import TrainingHistory
 from aidotnet_py.meta_learning.learner.checkpoint import Checkpoint
 from aidotnet_py.runs.json_lines import read_lines
-from aidotnet_py.runs.metric_lines import float_of, history_of
+from aidotnet_py.runs.metric_lines import float_of, history_of, is_step
 from aidotnet_py.runs.run_files import BEST, checkpoint_name
 
 __all__ = ["check_best", "read_last", "warn_of_older_best", "warn_of_other_evaluations"]
@@ -77,9 +77,10 @@ def check_best(best: Path, last: int, wanted: EvaluationRecord | None) -> None:
 def warn_of_older_best(best: Path, metrics: Path) -> None:
     """Warn if the best learner is that of an earlier evaluation than the best one; damaged files tell of themselves."""
     try:
-        held, lines = Checkpoint.load(best).iteration, [line for line, _ in read_lines(metrics)]
+        held = Checkpoint.load(best).iteration
+        evaluations = [line for line, _ in read_lines(metrics) if not is_step(line)]
         history = TrainingHistory[Any]()
-        history.take_up(*history_of(lines, float_of, metrics), timedelta())
+        history.take_up(*history_of(evaluations, float_of, metrics), timedelta())
     except (ArgumentException, FileNotFoundError):
         return
     wanted = history.best_evaluation

@@ -367,12 +367,17 @@ class TestRefusals:
 
     def test_checkpoints_that_are_not_there(self, tmp_path: Path) -> None:
         assert train(tmp_path / "run").exit_code == 0
-        done = run("evaluate", tmp_path / "run", "--checkpoint", "checkpoint_MAML_5.safetensors")
-        assert done.exit_code == 2
-        assert "--checkpoint must be 'best' or 'last', or a file, such as" in done.stderr
+        for name in ("checkpoint_MAML_5.safetensors", ""):
+            done = run("evaluate", tmp_path / "run", "--checkpoint", name)
+            assert done.exit_code == 2
+            assert "--checkpoint must be 'best' or 'last', or a file, such as" in done.stderr
 
 
 class TestSettings:
+    def test_no_data_are_not_the_working_folder(self) -> None:
+        with pytest.raises(aidotnet_py.ArgumentException, match=r"^data must be one of sinusoid, .*, got ''"):
+            open_data(RunSettings(data=""))
+
     @pytest.mark.parametrize(
         ("values", "message"),
         [

@@ -443,6 +443,7 @@ class TestSettings:
                 "archive must be the path of a published archive or its folder for omniglot, got None",
             ),
             ({"data": "omniglot", "archive": 5}, "archive must be the path of a published archive .*, got 5"),
+            ({"data": "omniglot", "archive": ""}, "archive must be the path of a published archive .*, got ''"),
             ({"archive": "here.zip"}, "archive must be left out for sinusoid, got 'here.zip'"),
         ],
     )

@@ -237,9 +237,10 @@ class TestForms:
         wanted = [float(Fraction(number) - Fraction(origin)) for number in whole]
         np.testing.assert_allclose(found, wanted, rtol=3e-16, atol=0)
 
-    def test_missing_values_and_dates_of_csv_files(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("day", ["2020-01-02", "+2020-01-02", " 2020-01-02"])
+    def test_missing_values_and_dates_of_csv_files(self, day: str, tmp_path: Path) -> None:
         pytest.importorskip("polars")
-        (tmp_path / "a.csv").write_text("who,day,x\nada,2020-01-02,NA\nada,2020-01-01,\nbea,2020-02-01,1.5\n")
+        (tmp_path / "a.csv").write_text(f"who,day,x\nada,{day},NA\nada,2020-01-01,\nbea,2020-02-01,1.5\n")
         columns = read_table(tmp_path / "a.csv")
         assert [columns.kind(name) for name in columns.names] == ["category", "time", "number"]
         assert columns.missing("x").tolist() == [True, True, False]
@@ -408,9 +409,12 @@ class TestForms:
         ):
             columns.values("t")
 
-    def test_blank_lines_at_the_end_of_csv_files_are_no_rows(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("end", ["", "\n", "\n\n\n", "\r\n\r\n\r\n"], ids=repr)
+    @pytest.mark.parametrize("last", [",2", ",", "NA,NA"])
+    def test_blank_lines_at_the_end_of_csv_files_are_no_rows(self, last: str, end: str, tmp_path: Path) -> None:
+        """A last row of missing values is one."""
         pytest.importorskip("polars")
-        (tmp_path / "a.csv").write_text("t,x\n2024-01-01T00:00:00.123456789,1\n,2\n\n\n")
+        (tmp_path / "a.csv").write_text(f"t,x\n2024-01-01T00:00:00.123456789,1\n{last}{end}", newline="")
         columns = read_table(tmp_path / "a.csv")
         assert (columns.rows, columns.missing("t").tolist()) == (2, [False, True])
 
@@ -462,6 +466,7 @@ class TestForms:
             ({"a": [[1], [1, 2]]}, ArgumentException, r"table\['a'\] must be a sequence of values, got \[\[1\]"),
             ({1: [1]}, ArgumentException, "table's names must be strings, got 1"),
             ("missing.csv", FileNotFoundError, "table must be an existing file, got nothing"),
+            ("", ArgumentException, "table must be a path, got ''"),
             (".", ArgumentException, r"table must be a .csv, .tsv or .parquet file, got '.'"),
         ],
     )

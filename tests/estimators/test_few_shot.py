@@ -516,8 +516,9 @@ class TestRefusals:
     def test_what_is_no_learner(self, tmp_path: Path) -> None:
         X, y = np.zeros((2, 1)), np.zeros(2)
         wanted = "learner must be a learner, the folder of a run, or a learner's file, got"
-        with pytest.raises(ArgumentException, match=f"{wanted} 3"):
-            FewShotRegressor(3).fit(X, y)
+        for given in (3, ""):
+            with pytest.raises(ArgumentException, match=f"{wanted} {given!r}"):
+                FewShotRegressor(given).fit(X, y)
         model = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), seed=0)
         aidotnet_py.save(model, tmp_path / "model.safetensors")
         with pytest.raises(ArgumentException, match=wanted):

@@ -20,6 +20,7 @@ import pytest
 import aidotnet_py
 from aidotnet_py import (
     ArgumentException,
+    ArgumentNullException,
     ArgumentOutOfRangeException,
     BalancedTaskSampler,
     CosineSchedule,
@@ -861,8 +862,14 @@ class TestFailures:
             RunFolder(tmp_path, settings={"a": object()})
         with pytest.raises(ArgumentException, match=r"settings must be .*: names in a mapping must be strings, got 0"):
             RunFolder(tmp_path, settings={"classes": {0: "cat"}})
-        with pytest.raises(ArgumentException, match="path must be the path of a folder"):
-            RunFolder(3)  # type: ignore[arg-type]
+        # An empty text, such as a shell's variable that is not set, was the working folder.
+        for path in (3, "", b"a", "a\0"):
+            with pytest.raises(ArgumentException, match="path must be the path of a folder"):
+                RunFolder(path)  # type: ignore[arg-type]
+            with pytest.raises(ArgumentException, match="path must be the folder of a run, or a file"):
+                open_learner(path)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentNullException, match="path must be the folder of a run, or a file, got None"):
+            open_learner(None)  # type: ignore[arg-type]
         with pytest.raises(ArgumentException, match=r"run must be an IRunFolder, got 'runs'; use RunFolder\('runs'\)"):
             learner().Train(run="runs")
         with pytest.raises(ArgumentException, match="run must be left out if resume is given"):

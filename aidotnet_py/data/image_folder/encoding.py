@@ -16,12 +16,12 @@ from aidotnet_py.arguments import SWITCH, Choice, Whole, check_given, refusal
 from aidotnet_py.data.episodic import DTYPE_NAME
 from aidotnet_py.data.image_folder.decoding import ImageForm
 from aidotnet_py.data.image_folder.listing import list_images
-from aidotnet_py.data.paths import check_folder, check_path
 from aidotnet_py.data.pixels import ImageError
 from aidotnet_py.data.safe_folder import SafeFolder
 from aidotnet_py.data.safe_zip import ReadLimits
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning.contract.tasks import MetaLearningTask
+from aidotnet_py.paths import check_folder, check_path
 
 __all__ = ["FIT", "LIMITS", "SIDE", "ImageEncoding"]
 

@@ -21,12 +21,12 @@ from aidotnet_py.data.image_folder.decoding import ImageForm
 from aidotnet_py.data.image_folder.encoding import FIT, LIMITS, SIDE, ImageEncoding
 from aidotnet_py.data.image_folder.listing import SPLITS, list_images
 from aidotnet_py.data.image_loader import ImageLoader
-from aidotnet_py.data.paths import check_folder, check_path
 from aidotnet_py.data.pixels import ImageError
 from aidotnet_py.data.safe_folder import SafeFolder
 from aidotnet_py.data.weightings import WEIGHTING, WeightingName
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.paths import check_folder, check_path
 from aidotnet_py.type_parameters import T
 
 __all__ = ["ImageFolderLoader"]

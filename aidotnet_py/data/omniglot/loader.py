@@ -14,9 +14,9 @@ from aidotnet_py.backends import Backend
 from aidotnet_py.data.download import PublishedFile, download
 from aidotnet_py.data.image_loader import ImageLoader
 from aidotnet_py.data.omniglot.images import FULL_INK, open_omniglot
-from aidotnet_py.data.paths import check_path
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.paths import check_path
 from aidotnet_py.type_parameters import T
 
 __all__ = ["OmniglotLoader"]

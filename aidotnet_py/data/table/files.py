@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ NEEDS = 'pip install "aidotnet-py[table]"'
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _PARQUET = (".parquet", ".pq")
+# Bytes of blank lines at the end of a file.
+_MOST_BLANK = 2**20
 
 
 def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, dict[str, ArgumentException]]:
@@ -105,7 +109,9 @@ def _read_text(
         "glob": False,
     }
     types = dict.fromkeys(as_strings, polars.String)
-    frame = _without_blank_end(polars.read_csv(source, schema_overrides=types, **options))
+    frame = polars.read_csv(source, schema_overrides=types, **options)
+    # Polars takes blank lines for rows.
+    frame = frame.head(frame.height - _blank_lines_at_the_end(source))
     left = [name for name in strings_in(polars, frame) if name not in as_strings]
     timed = {name: with_times(polars, frame[name]) for name in left}
     mixed = [name for name, column in timed.items() if column is None]
@@ -115,12 +121,12 @@ def _read_text(
     return frame.with_columns(list(read.values())), texts, mixed
 
 
-def _without_blank_end(frame: Any) -> Any:
-    """Return the rows up to the last one with a value: Polars takes blank lines for rows."""
-    rows = frame.height
-    while rows and all(value is None for value in frame.row(rows - 1)):
-        rows -= 1
-    return frame.head(rows)
+def _blank_lines_at_the_end(source: Path | bytes) -> int:
+    """Return the number of blank lines after the last row of a file."""
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - _MOST_BLANK, 0))
+        end = file.read()
+    return max(end[len(end.rstrip(b"\r\n")) :].count(b"\n") - 1, 0)
 
 
 def check_different(names: list[str], argument: str) -> None:

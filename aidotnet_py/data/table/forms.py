@@ -46,7 +46,7 @@ def with_times(polars: Any, column: Any) -> Any:
     # Polars tries every form of a time on every value, which would take ten times as long as all else.
     strings = _by_no_pattern(column)
     written = strings.drop_nulls().unique(maintain_order=True)
-    if not written[:1].str.contains(r"^\s*-?\d").any():
+    if not written[:1].str.contains(r"^\s*[+-]?\d").any():
         return column
     options: dict[str, Any] = {"infer_schema_length": None, "try_parse_dates": True}
     try:

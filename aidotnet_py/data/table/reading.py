@@ -18,6 +18,7 @@ from aidotnet_py.data.table.columns import Column, Columns
 from aidotnet_py.data.table.files import NEEDS, check_different, read_frame
 from aidotnet_py.data.times import has_zones, is_finer_than_python, is_time, times_of_numpy
 from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.paths import check_path
 
 __all__ = ["TableLike", "read_table"]
 
@@ -58,7 +59,7 @@ def read_table(table: TableLike, argument: str = "table", strings: Sequence[str]
     if isinstance(table, Columns):
         return table
     if isinstance(table, (str, os.PathLike)):
-        columns = _from_file(Path(cast(Any, table)), argument, strings)
+        columns = _from_file(check_path(argument, cast(object, table)), argument, strings)
     elif isinstance(table, Mapping):
         columns = _from_mapping(cast(Any, table), argument)
     else:

@@ -63,8 +63,8 @@ _PROTOCOLS: dict[str, type[Any]] = {
     "DataLoader": IEpisodicDataLoader,
     "ValidationLoader": IEpisodicDataLoader,
 }
-# Of values that are Python's own already.
-_PLAIN = (int, float, bool, str, type(None))
+# Types of values that an option keeps as they are.
+_PYTHON_TYPES = (int, float, bool, str, type(None))
 # What an object of each looks like.
 _EXAMPLES: dict[type[Any], str] = {
     IFullModel: "NeuralNetworkModel(network, input_shape=…)",
@@ -144,7 +144,7 @@ def _plain(constraint: Constraint[Any] | None, name: str, value: Any) -> Any:
 
     Counts of steps do not fit into NumPy's short integers, which arithmetic with one would have them in.
     """
-    if constraint is None or type(value) in _PLAIN or constraint.problem(name, value):
+    if constraint is None or type(value) in _PYTHON_TYPES or constraint.problem(name, value):
         return value
     return constraint.check(name, value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from inspect import getattr_static
 from typing import Any, TypeGuard
@@ -30,7 +31,8 @@ def missing_members(value: object, protocol: type[Any]) -> tuple[str, ...]:
     lacking = _lacking(type(value), protocol)  # type: ignore[arg-type]  # classes have hashes
     if not lacking or isinstance(value, type):
         return lacking
-    return tuple(name for name in lacking if _is_missing(value, name, protocol))
+    own: Mapping[str, object] = getattr(value, "__dict__", {})
+    return tuple(name for name in lacking if name not in own and _is_missing(value, name, protocol))
 
 
 # isinstance with a protocol looks up every member anew, and a step asks a dozen times about objects of a few classes.
@@ -43,8 +45,11 @@ def _lacking(kind: type[Any], protocol: type[Any]) -> tuple[str, ...]:
 
 def _is_missing(owner: object, name: str, protocol: type[Any]) -> bool:
     """Whether an owner has no such member, or inherits the protocol's own, which has no body and returns None."""
+    # First, since looking up declarations takes twenty times as long.
+    if not hasattr(owner, name):
+        return True
     declared = getattr_static(protocol, name, None)
-    return (declared is not None and getattr_static(owner, name, None) is declared) or not hasattr(owner, name)
+    return declared is not None and getattr_static(owner, name, None) is declared
 
 
 def is_differentiable(model: object) -> TypeGuard[IDifferentiableModel[Any, Any, Any]]:

@@ -16,8 +16,14 @@ __all__ = ["checked_gradients", "checked_kinds", "checked_names", "checked_repor
 
 # Numbers of the base's own: a run's lines hold them by these names beside those of `report`.
 _OF_THE_BASE = (
-    *("MetaGradientNorm", "OuterLearningRate"),
-    *("Iteration", "MetaLoss", "TaskLoss", "Accuracy", "NumTasks", "EvaluationLoss"),
+    "MetaGradientNorm",
+    "OuterLearningRate",
+    "Iteration",
+    "MetaLoss",
+    "TaskLoss",
+    "Accuracy",
+    "NumTasks",
+    "EvaluationLoss",
 )
 
 

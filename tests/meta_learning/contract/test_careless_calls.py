@@ -149,6 +149,9 @@ def test_a_member_that_is_only_inherited_from_its_protocol_is_lacking(protocol: 
     members = sorted(get_protocol_members(protocol))
     inherits = type("Inherits", (protocol,), {members[0]: None})
     assert missing_members(inherits(), protocol) == tuple(members[1:])
+    whole = inherits()
+    vars(whole).update(dict.fromkeys(members[1:]))
+    assert missing_members(whole, protocol) == ()
 
 
 def test_a_model_class_that_forgets_a_member_does_not_train() -> None:

@@ -1,4 +1,4 @@
-"""Checks of the paths of files and folders that loaders are given."""
+"""Checks of the paths of files and folders that callers give."""
 
 from __future__ import annotations
 
@@ -13,22 +13,26 @@ from aidotnet_py.exceptions import ArgumentException
 __all__ = ["check_folder", "check_path"]
 
 
-def check_path(name: str, value: Any, wanted: str = "a path") -> Path:
+def check_path(name: str, value: object, wanted: str = "a path") -> Path:
     """Return a path; ArgumentException for any other value, and for an empty text, which would be the working folder.
 
     Examples
     --------
-    >>> from aidotnet_py.data.paths import check_path
+    >>> from aidotnet_py.paths import check_path
     >>> check_path("folder", "photos").name
     'photos'
     """
     check_given(name, value, wanted)
-    if not isinstance(value, (str, os.PathLike)) or value == "":
-        raise ArgumentException(refusal(name, wanted, cast(object, value)))
-    return Path(cast(Any, value))
+    given: Any = value
+    text = cast(object, os.fspath(given)) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text:
+        raise ArgumentException(refusal(name, wanted, given))
+    if "\0" in text:
+        raise ArgumentException(refusal(name, f"{wanted} without null characters", given))
+    return Path(text)
 
 
-def check_folder(name: str, value: Any) -> Path:
+def check_folder(name: str, value: object) -> Path:
     """Return the path of an existing folder; FileNotFoundError if there is nothing."""
     path = check_path(name, value)
     if not path.exists():
