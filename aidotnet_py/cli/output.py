@@ -66,11 +66,16 @@ def both_streams() -> Generator[None]:
     What is for the one must not come out of the other, which is where `print` writes instead.
     """
     with ExitStack() as stack:
-        for stream, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
-            # The streams' stub leaves None out.
-            if cast("TextIO | None", stream) is None:
-                stack.enter_context(redirect(stack.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+        # The streams' stub leaves None out.
+        if cast("TextIO | None", sys.stdout) is None:
+            stack.enter_context(redirect_stdout(stack.enter_context(_nowhere())))
+        if cast("TextIO | None", sys.stderr) is None:
+            stack.enter_context(redirect_stderr(stack.enter_context(_nowhere())))
         yield
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 @contextmanager
