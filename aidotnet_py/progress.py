@@ -18,7 +18,7 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     iterable : iterable, optional
         What the bar counts; None: its ``update`` is called.
     **options
-        Of `tqdm.tqdm`, but ``disable``: the bar hides where standard error is neither terminal nor notebook.
+        Of `tqdm.tqdm`, but ``disable``: the bar hides where standard error is none, or neither terminal nor notebook.
 
     Examples
     --------
@@ -33,8 +33,11 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
         from tqdm import tqdm
     else:
         from tqdm.auto import tqdm
-    # A notebook's standard error says that it is no terminal.
-    return tqdm(iterable, disable=False if in_notebook else None, **options)
+    # A notebook's standard error says that it is no terminal; tqdm asks, where it is None here.
+    disable = False if in_notebook else None
+    if "file" not in options and getattr(sys.stderr, "closed", sys.stderr is None):
+        disable = True
+    return tqdm(iterable, disable=disable, **options)
 
 
 def _is_in_notebook() -> bool:

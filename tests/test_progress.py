@@ -43,3 +43,12 @@ def test_a_terminal_gets_a_line() -> None:
         bar.update()
         bar.update()
     assert "training: 100%" in out.getvalue()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_process_without_standard_error_gets_no_bar(monkeypatch: pytest.MonkeyPatch, closed: bool) -> None:
+    # As under pythonw, and in services that close it.
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, "stderr", stream if closed else None)
+    assert list(progress_bar(range(3), desc="training")) == [0, 1, 2]

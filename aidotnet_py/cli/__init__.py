@@ -21,4 +21,8 @@ def main() -> None:
     except KeyboardInterrupt:
         # As shells have it; the imports take most of a second.
         sys.exit(130)
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:
+        # Typer reads the commands' signatures first.
+        sys.exit(130)

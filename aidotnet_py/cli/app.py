@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from aidotnet_py.cli import adapting, comparing, exploring, information, measuring, training
-from aidotnet_py.cli.output import OutputError, checked_output, discard_output, warnings_in_lines
+from aidotnet_py.cli.output import OutputError, both_streams, checked_output, discard_output, warnings_in_lines
 from aidotnet_py.cli.refusals import INTERRUPTED
 from aidotnet_py.version import __version__
 
@@ -22,15 +22,16 @@ class _OneLine(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Run a command and, in standalone mode, end the process with its exit code."""
-        try:
-            with warnings_in_lines(), checked_output():
-                code = self._code_of(args, *rest, **more)
-        except OutputError as error:
-            code = error.exit_code
-            if not error.is_closed_pipe:
-                print(f"aidotnet-py: {error}", file=sys.stderr)
-            if standalone_mode:
-                discard_output()
+        with both_streams():
+            try:
+                with warnings_in_lines(), checked_output():
+                    code = self._code_of(args, *rest, **more)
+            except OutputError as error:
+                code = error.exit_code
+                if not error.is_closed_pipe:
+                    print(f"aidotnet-py: {error}", file=sys.stderr)
+                if standalone_mode:
+                    discard_output()
         if standalone_mode:
             sys.exit(code or 0)
         return code

@@ -6,10 +6,10 @@ import os
 import sys
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO, cast
 
-__all__ = ["OutputError", "checked_output", "discard_output", "warnings_in_lines"]
+__all__ = ["OutputError", "both_streams", "checked_output", "discard_output", "warnings_in_lines"]
 
 # The exit code of shells for a program that SIGPIPE ended.
 _CLOSED_PIPE = 141
@@ -60,13 +60,28 @@ def _as_output_error() -> Generator[None]:
 
 
 @contextmanager
+def both_streams() -> Generator[None]:
+    """Give a process that was started without standard output, or without standard error, one that leads nowhere.
+
+    What is for the one must not come out of the other, which is where `print` writes instead.
+    """
+    with ExitStack() as stack:
+        # The streams' stub leaves None out.
+        if cast("TextIO | None", sys.stdout) is None:
+            stack.enter_context(redirect_stdout(stack.enter_context(_nowhere())))
+        if cast("TextIO | None", sys.stderr) is None:
+            stack.enter_context(redirect_stderr(stack.enter_context(_nowhere())))
+        yield
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+@contextmanager
 def checked_output() -> Generator[None]:
     """Raise OutputError for errors of standard output, also for those that only the last flush would have."""
     before = sys.stdout
-    # A process may have none.
-    if before is None:  # pyright: ignore[reportUnnecessaryComparison] -- its stub leaves that out
-        yield
-        return
     sys.stdout = cast(TextIO, _Output(before))
     try:
         yield

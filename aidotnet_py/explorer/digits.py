@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ def start_options(model: Any, **others: Any) -> iMAMLOptions[Any, Any, Any, Any]
 @lru_cache(maxsize=1)
 def _learner() -> Any:
     """Return the learner at the start, which all sessions share: adapting does not change it."""
-    return iMAMLAlgorithm(start_options(load(START)))
+    # The package may be imported from an archive.
+    with as_file(files("aidotnet_py.explorer") / START.name) as file:
+        return iMAMLAlgorithm(start_options(load(file)))
 
 
 @lru_cache(maxsize=1)

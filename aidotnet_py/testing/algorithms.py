@@ -48,8 +48,9 @@ def check_algorithm(
     On a small network and three waves of unequal numbers of points: the meta-gradient is the derivative of the query
     loss after adaptation; `MetaTrain` follows it, and it is the mean over the tasks, in any order and in
     micro-batches; `Adapt`, `Evaluate` and `AdaptAndEvaluate` change neither learner nor data and give the same bits
-    again, on several threads too; equal learners take equal steps; `Save`, `Load` and `Reset` leave out nothing that
-    steps depend on; a step that fails changes nothing; float32 stays float32. It takes about a second.
+    again, on several threads too; `Adapt` reads support sets alone, and the other two measure its models; equal
+    learners take equal steps; `Save`, `Load` and `Reset` leave out nothing that steps depend on; a step that fails
+    changes nothing; float32 stays float32. It takes about a second.
 
     Parameters
     ----------
@@ -298,8 +299,38 @@ def _adaptation(suite: _Suite) -> None:
         raise AssertionError(f"Adapt must return a new model of the model's class, got a {type(adapted).__name__}")
     if not np.isfinite(suite.host(adapted.GetParameters())).all():
         raise AssertionError("Adapt must return finite parameters, got others")
+    of_first = bits(adapted.GetParameters())
+    learner.Adapt(tasks[1])
+    if bits(adapted.GetParameters()) != of_first:
+        raise AssertionError("Adapt must return a model of its own each time, got one that the next call changed")
+    _require_support_alone(learner, tasks[0], of_first)
+    _require_query_losses(learner, tasks)
     # Whatever the calls left somewhere must not matter to the next step.
     _require_bits("a step after adaptations", suite.step(learner), suite.ends[1], "one without them")
+
+
+def _require_support_alone(learner: Any, task: Any, wanted: Any) -> None:
+    """Require the same adapted model where a task has no query set."""
+    x, y = task.SupportInput, task.SupportOutput
+    try:
+        found = bits(learner.Adapt(MetaLearningTask(SupportSetX=x, SupportSetY=y, NumWays=1)).GetParameters())
+    except Exception as error:
+        got = f"{type(error).__name__}: {error}"
+        raise AssertionError(f"Adapt must not read the query set, which may be absent, got {got}") from error
+    if found != wanted:
+        raise AssertionError("Adapt must not read the query set, got another model without one")
+
+
+def _require_query_losses(learner: Any, tasks: Sequence[Any]) -> None:
+    """Require that Evaluate and AdaptAndEvaluate measure the models that Adapt returns."""
+    for task in tasks:
+        loss = learner.DefaultLossFunction.CalculateLoss(learner.Adapt(task).Predict(task.QueryInput), task.QueryOutput)
+        for name, found in {
+            "Evaluate": learner.Evaluate(TaskBatch([task])),
+            "AdaptAndEvaluate": learner.AdaptAndEvaluate(task).QueryLoss,
+        }.items():
+            than = "that of the model that Adapt returns"
+            _require_close(f"the query loss of {name}", np.array(float(found)), np.array(float(loss)), than)
 
 
 def _data(tasks: Sequence[Any]) -> Any:

@@ -33,7 +33,7 @@ def _sigmoid(x: Any) -> Any:
 
 
 def _softplus(x: Any) -> Any:
-    return np.log1p(np.exp(x))
+    return np.logaddexp(x, np.zeros_like(x))
 
 
 _REFERENCES: dict[str, Callable[..., Any]] = {
@@ -263,19 +263,17 @@ def _choices(backend: Backend) -> None:
 
 
 def _special_values(backend: Backend) -> None:
-    x = np.array([-np.inf, -750.0, -0.0, 0.0, 750.0, np.inf, np.nan])
-    array = backend.asarray(x)
+    # And ordinary ones below 0, and pairs of all signs, which the checks before have none of.
+    x = np.array([-np.inf, -750.0, -2.5, -0.6, -0.0, 0.0, 0.6, 2.5, 750.0, np.inf, np.nan])
+    pairs = [np.repeat(x, len(x)), np.tile(x, len(x))]
     with backend.errors_ignored(), warnings.catch_warnings():
         warnings.simplefilter("error")
-        for name in ("exp", "sigmoid", "sign", "isfinite", "tanh", "abs", "relu", "log1p"):
+        for name in (n for n in ELEMENTWISE_NAMES if n not in (*_LOGICAL, "where")):
+            operands = [x] if name in _UNARY else pairs
             with np.errstate(all="ignore"):
-                wanted = _reference(name)(x)
-            _agree(backend, f"{name} of special values", backend.elementwise(name)(array), wanted)
-        _agree(
-            backend, "log of what has none", backend.elementwise("log")(backend.asarray([0.0, -1.0])), [-np.inf, np.nan]
-        )
-        greater = backend.elementwise("greater")(array, 0.0)
-        _agree(backend, "greater of special values", greater, np.array([False] * 4 + [True, True, False]))
+                wanted = _reference(name)(*operands)
+            found = backend.elementwise(name)(*map(backend.asarray, operands))
+            _agree(backend, f"{name} of special values", found, wanted)
 
 
 def _conversion(backend: Backend) -> None:

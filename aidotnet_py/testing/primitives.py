@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,10 @@ _ROWS = 3
 def check_primitive(function: Callable[..., Any], *args: Any, order: int = 3, tolerance: float | None = None) -> None:
     """Hold primitives to what the engine relies on: what ``run`` writes, ``batch``, and derivatives of all orders.
 
-    A ``run`` must write every element of ``out``, of a strided one too, from strided inputs, and change no input. A
-    ``batch`` must give the rows that single calls give, whichever inputs have the new axis, and twice over. Where
-    value and arguments are floating, `check_derivatives` compares derivatives with central differences.
+    A ``run`` must write every element of ``out``, of a strided one too, from strided inputs, and change no input; what
+    is ``commutative`` or ``in_place`` must be so. A ``batch`` must give the rows that single calls give, whichever
+    inputs have the new axis, and twice over. Where value and arguments are floating, `check_derivatives` compares
+    derivatives with central differences, in all arguments and in each while the others are constants.
 
     Parameters
     ----------
@@ -79,6 +82,9 @@ def check_primitive(function: Callable[..., Any], *args: Any, order: int = 3, to
     }
     if floating:
         checks["derivatives"] = lambda: check_derivatives(function, *arrays, order=order, tolerance=tolerance)
+        for place in range(len(arrays)) if len(arrays) > 1 else ():
+            alone = partial(_check_alone, function, arrays, place, tolerance)
+            checks[f"derivatives in argument {place} alone"] = alone
     run_checks(f"the primitive{'s' * (len(names) > 1)} {', '.join(names)}", checks)
 
 
@@ -89,6 +95,15 @@ def _check_runs(program: Program, backend: Backend, arrays: Sequence[Array]) -> 
     for equation in program.equations:
         operands = [a.value if isinstance(a, Literal) else values[a] for a in equation.inputs]
         values[equation.output] = _Run(backend, equation, operands).check()
+
+
+def _check_alone(function: Callable[..., Any], arrays: Sequence[Array], place: int, tolerance: float | None) -> None:
+    """Check the derivatives in one argument: the tangents of the others, which are constants, are None."""
+
+    def of_one(x: Any) -> Any:
+        return function(*arrays[:place], x, *arrays[place + 1 :])
+
+    check_derivatives(of_one, arrays[place], order=1, tolerance=tolerance)
 
 
 @dataclass(frozen=True)
@@ -118,7 +133,20 @@ class _Run:
         )
         from_strided = self._host(self._into(self._new(_BEFORE[0]), [self._strided(x) for x in self.operands]))
         _require_same(f"{name}.run of strided inputs", from_strided, wanted)
+        self._check_flags(wanted)
         return result
+
+    def _check_flags(self, wanted: NDArray[Any]) -> None:
+        primitive, kind, inputs = self.equation.primitive, self.equation.output.type, self.operands
+        name = f"{primitive.name}.run"
+        if primitive.commutative:
+            turned = self._host(self._into(self._new(_BEFORE[0]), inputs[::-1]))
+            _require_same(f"{name} of inputs in reverse order, as it is commutative,", turned, wanted)
+        for place, x in enumerate(inputs if primitive.in_place else ()):
+            if self.backend.owns(x) and (tuple(x.shape), self.backend.dtype_of(x)) == (kind.shape, kind.dtype):
+                over = self.backend.asarray(self._host(x))
+                self._into(over, [*inputs[:place], over, *inputs[place + 1 :]])
+                _require_same(f"{name} over its input {place}, as it is in_place,", self._host(over), wanted)
 
     @property
     def _parameters(self) -> dict[str, Any]:
@@ -159,8 +187,7 @@ def _check_rows(function: Callable[..., Any], backend: Backend, arrays: Sequence
     single = trace_once(function, *arrays)
     hosts = [backend.to_numpy(a) for a in arrays]
     stacks = [np.stack([_moved(h, k) for k in range(_ROWS)]) for h in hosts]
-    choices = {tuple(i == j for j in range(len(hosts))) for i in range(len(hosts))} | {(True,) * len(hosts)}
-    for chosen in sorted(choices):
+    for chosen in sorted(itertools.product((False, True), repeat=len(hosts)))[1:]:
         axes = tuple(0 if c else None for c in chosen)
         given = [backend.asarray(s if c else h) for s, h, c in zip(stacks, hosts, chosen, strict=True)]
         rows = [
@@ -180,8 +207,9 @@ def _check_rows(function: Callable[..., Any], backend: Backend, arrays: Sequence
 
 
 def _moved(x: NDArray[Any], k: int) -> NDArray[Any]:
-    """Return a point near another, or integers in another order."""
-    return (x * (1 + 0.05 * k)).astype(x.dtype) if x.dtype.kind == "f" else np.roll(x, k)
+    """Return a point near another, in another direction too, or integers in another order."""
+    scales = 1 + 0.05 * k * np.cos(np.arange(x.size)).reshape(x.shape)
+    return (x * scales).astype(x.dtype) if x.dtype.kind == "f" else np.roll(x, k)
 
 
 def _same(got: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:

@@ -325,3 +325,10 @@ def test_and_so_does_the_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         runpy.run_module("aidotnet_py.cli", run_name="__main__", alter_sys=False)
     assert done.value.code == 0
     assert "--algorithms" in capsys.readouterr().out
+
+
+def test_ctrl_c_while_typer_reads_the_commands_ends_it_as_shells_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aidotnet_py.cli.app.app", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert done.value.code == 130

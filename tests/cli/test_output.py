@@ -14,9 +14,12 @@ from typing import Any, TextIO
 
 import pytest
 from command_line import run_command
+from rich.table import Table
 
 from aidotnet_py import RunFolder
 from aidotnet_py.cli.app import app
+from aidotnet_py.cli.output import both_streams
+from aidotnet_py.cli.tables import print_tables
 
 COMMANDS = [[], ["--help"], ["--version"], ["info"], ["info", "--json"]]
 
@@ -98,6 +101,25 @@ class TestClosedPipe:
             check=False,
         )
         assert (done.returncode, done.stderr) == (141, b"")
+
+
+class TestNoStream:
+    """A process that was started with a stream closed, as by a service or by pythonw."""
+
+    def test_tables_need_no_standard_output(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdout", None)
+        with both_streams():
+            print_tables([Table("algorithm")])
+        assert sys.stdout is None
+
+    def test_a_refusal_does_not_come_out_of_standard_output(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(sys, "stderr", None)
+        with pytest.raises(SystemExit) as done:
+            app(["evaluate", "nowhere", "--json"])
+        assert done.value.code == 2
+        assert capsys.readouterr().out == ""
 
 
 def test_characters_that_standard_output_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from places import ROOT
 from scipy.optimize import minimize
 
 from aidotnet_py import ArgumentException
@@ -287,3 +293,12 @@ class TestDigits:
             task.pick(2, 0)
         with pytest.raises(ArgumentException, match="image must have shape"):
             task.draw(0, 0, np.zeros((4, 4), np.float32))
+
+
+@pytest.mark.slow
+def test_a_package_inside_of_an_archive_has_its_weights(tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "package"), "zip", ROOT, "aidotnet_py")
+    code = "from aidotnet_py.explorer.digits import DigitTask as D; print(len(D().answer(D().question()[0])))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "package.zip")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("5\n", "")

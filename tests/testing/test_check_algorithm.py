@@ -18,6 +18,7 @@ from aidotnet_py import (
     InvalidOperationException,
     MAMLAlgorithm,
     MAMLOptions,
+    MetaLearningTask,
     MetaSGDAlgorithm,
     NewtonCGMinimizer,
     ReptileAlgorithm,
@@ -177,6 +178,36 @@ class GivesTheModelItself(First):
         return self.BaseModel
 
 
+class GivesOneModel(First):
+    def Adapt(self, task: Any) -> Any:
+        adapted = super().Adapt(task)
+        self.adapted = getattr(self, "adapted", adapted)
+        self.adapted.SetParameters(adapted.GetParameters())
+        return self.adapted
+
+
+class LearnsFromQueries(First):
+    def Adapt(self, task: Any) -> Any:
+        if task.QueryInput is None:
+            return super().Adapt(task)
+        x, y = task.QueryInput, task.QueryOutput
+        return super().Adapt(MetaLearningTask(SupportSetX=x, SupportSetY=y, NumWays=1))
+
+
+class RequiresQueries(First):
+    def Adapt(self, task: Any) -> Any:
+        len(task.QueryInput)
+        return super().Adapt(task)
+
+
+class AdaptsFurther(First):
+    """Than what is evaluated."""
+
+    def Adapt(self, task: Any) -> Any:
+        adapted = super().Adapt(task)
+        return adapted.WithParameters(1.01 * adapted.GetParameters())
+
+
 class KeepsTheTask(First):
     """In an attribute, where another thread finds it."""
 
@@ -315,6 +346,26 @@ def test_a_gradient_that_is_off_is_named(kind: Any, message: str) -> None:
         pytest.param(
             GivesTheModelItself,
             r"fails 1 of 13 .*\n- adaptation: Adapt must return a new model of the model's class, got",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            GivesOneModel,
+            r"- adaptation: Adapt must return a model of its own each time, got one that the next call changed",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            LearnsFromQueries,
+            r"fails 1 of 13 .*\n- adaptation: Adapt must not read the query set, got another model without one",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            RequiresQueries,
+            r"fails 1 of 13 .*\n- adaptation: Adapt must not read the query set, which may be absent, got TypeError",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            AdaptsFurther,
+            r"fails 1 of 13 .*\n- adaptation: the query loss of Evaluate must be that of the model that Adapt returns",
             marks=pytest.mark.slow,
         ),
         pytest.param(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aidotnet_py.autodiff import erf
-from aidotnet_py.autodiff.extend import Primitive, emit
+from aidotnet_py.autodiff.extend import ArrayType, Primitive, emit
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.testing import check_primitive
 
@@ -83,6 +83,88 @@ def test_arguments_may_be_integers() -> None:
 def test_a_wrong_rule_is_named(rules: dict[str, Any], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_primitive(doubled(**rules), POINT)
+
+
+def reversed_into(backend: Any, out: Any, x: Any) -> None:
+    """Write from both ends, so that what is written over an input is read again."""
+    for place in range(x.shape[-1]):
+        out[..., place] = x[..., -1 - place]
+
+
+def test_what_may_be_written_over_its_input_is_held_to_it() -> None:
+    rules: dict[str, Any] = {"run": reversed_into, "transpose": lambda cotangent, x: [np.flip(cotangent, -1)]}
+    rules |= {"jvp": lambda tangents, x, output: np.flip(tangents[0], -1)}
+    check_primitive(doubled(**rules), POINT)
+    with pytest.raises(AssertionError, match=r"doubled.run over its input 0, as it is in_place, must be"):
+        check_primitive(doubled(**rules, in_place=True), POINT)
+
+
+def test_rows_differ_in_direction_too() -> None:
+    def run(backend: Any, out: Any, x: Any) -> None:
+        out[...] = x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    def of_the_first(inputs: Any, batched: Any, size: int) -> Any:
+        return np.broadcast_to(emit(unit, inputs[0][0]), inputs[0].shape)
+
+    # The same for rows that differ in size alone.
+    unit = Primitive("unit", lambda x: x, run, None, None, of_the_first)
+    with pytest.raises(AssertionError, match=r"- vmap: vmap over arguments 0 must be"):
+        check_primitive(lambda x: emit(unit, x), POINT[0])
+
+
+def difference(count: int = 2, **rules: Any) -> Callable[..., Any]:
+    """Return a function of some arguments, x − y − …, made of a primitive with some rules replaced."""
+
+    def run(backend: Any, out: Any, x: Any, *rest: Any) -> None:
+        out[...] = x - sum(rest)
+
+    def jvp(tangents: Any, *primals: Any, **_: Any) -> Any:
+        signed = [t if place == 0 else -t for place, t in enumerate(tangents) if t is not None]
+        return sum(signed[1:], signed[0])
+
+    def transpose(cotangent: Any, *inputs: Any) -> list[Any]:
+        signed = [cotangent, *[-cotangent] * (count - 1)]
+        return [c if isinstance(x, ArrayType) else None for c, x in zip(signed, inputs, strict=True)]
+
+    good: dict[str, Any] = {
+        "name": "difference",
+        "shape": lambda x, *rest: x,
+        "run": run,
+        "jvp": jvp,
+        "transpose": transpose,
+        "batch": lambda inputs, batched, size: emit(primitive, *_lifted(inputs, batched, size)),
+    }
+    primitive = Primitive(**{**good, **rules})
+    return lambda *xs: emit(primitive, *xs)
+
+
+def _lifted(inputs: Any, batched: Any, size: int) -> list[Any]:
+    return [x if b else np.broadcast_to(x, (size, *x.shape)) for x, b in zip(inputs, batched, strict=True)]
+
+
+def for_two(inputs: Any, batched: Any, size: int) -> Any:
+    """Forget one of three arguments where two have the new axis."""
+    x, y, z = _lifted(inputs, batched, size)
+    return x - y - (0.0 if sum(batched) == 2 else z)
+
+
+@pytest.mark.parametrize(
+    ("count", "rules", "message"),
+    [
+        (2, {"commutative": True}, "difference.run of inputs in reverse order, as it is commutative, must be"),
+        (
+            2,
+            {"jvp": lambda tangents, *primals, output: tangents[0] - tangents[1]},
+            "fails 2 of 5 checks:\n- derivatives in argument 0 alone: raised .*got NoneType",
+        ),
+        (3, {"batch": for_two}, "- vmap: vmap over arguments 1, 2 must be"),
+    ],
+)
+def test_a_wrong_rule_of_several_arguments_is_named(count: int, rules: dict[str, Any], message: str) -> None:
+    points = [POINT[0], POINT[1], POINT[0] ** 2][:count]
+    check_primitive(difference(count), *points, order=1)
+    with pytest.raises(AssertionError, match=message):
+        check_primitive(difference(count, **rules), *points, order=1)
 
 
 def test_there_must_be_arguments() -> None:

@@ -165,6 +165,8 @@ class Workers:
         self._lock = Lock()
         self._given: ExecutorOrMaker | None = None
         self._executor: Executor | None = None
+        # The shutdown of an executor that a function made, once nobody has this object any more.
+        self._ending: weakref.finalize[..., Any] | None = None
         self._told = set[bytes]()
         # What a learner of the class at hand has from this package.
         self._attributes: frozenset[str] | None = None
@@ -216,6 +218,7 @@ class Workers:
         """Return the executor; one that was made by a function, and is lost, is made anew."""
         with self._lock:
             if self._given is not given or self._executor is None:
+                self._let_go()
                 self._given, self._told = given, set[bytes]()
                 if isinstance(given, Executor):
                     self._executor = given
@@ -227,8 +230,15 @@ class Workers:
                             "Executor must make a concurrent.futures.Executor, got a "
                             f"{type(made).__name__} from {given!r:.80}"
                         )
-                    weakref.finalize(self, made.shutdown, wait=False)
+                    self._ending = weakref.finalize(self, made.shutdown, wait=False)
             return self._executor
+
+    def _let_go(self) -> None:
+        """Forget the executor; one that a function made ends with its workers, unless another thread's step has it."""
+        self._executor = None
+        if self._ending is not None:
+            self._ending.detach()
+            self._ending = None
 
     def _submit(
         self, executor: Executor, digest: bytes, definition: _Definition | None, share: _Share
@@ -268,7 +278,7 @@ class Workers:
         with self._lock:
             lost, self._told = self._executor, set[bytes]()
             if not isinstance(self._given, Executor):
-                self._executor = None
+                self._let_go()
             told, self._warned_of = self._warned_of is self._given, self._given
         if not told:
             warnings.warn(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import multiprocessing
 import pickle
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -241,6 +243,31 @@ class TestLostWorkers:
         assert plain.MetaTrainStep(5).MetaLoss == found.MetaLoss
         assert plain.MetaTrainStep(5).MetaLoss == learner.MetaTrainStep(5).MetaLoss
         assert len(made) == 2
+
+    @pytest.mark.filterwarnings("ignore:a worker of")
+    @pytest.mark.parametrize("is_lost", [True, False])
+    def test_an_executor_that_is_lost_or_replaced_is_let_go(self, is_lost: bool) -> None:
+        made: list[weakref.ref[Executor]] = []
+
+        class Breaking(ThreadPoolExecutor):
+            def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+                if is_lost and len(made) == 1:
+                    raise BrokenProcessPool("a process ended")
+                return super().submit(fn, *args, **kwargs)
+
+        def make() -> Executor:
+            executor = Breaking(2)
+            made.append(weakref.ref(executor))
+            return executor
+
+        learner = sinusoids(Executor=make)
+        learner.MetaTrainStep(5)
+        if not is_lost:
+            learner.Options.Executor = lambda: make()
+        learner.MetaTrainStep(5)
+        gc.collect()
+        # Until then its processes, or their pipes, would take room.
+        assert [one() is None for one in made] == [True, False]
 
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:a worker of")
