@@ -266,18 +266,10 @@ class OtherLoss(First):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        pytest.param(
-            WrongBody,
-            r"fails 1 of 13 checks:\n- the meta-gradient: .* in '0_dense\.weight'; exact=False if it approx",
-            marks=pytest.mark.slow,
-        ),
+        (WrongBody, r"fails 1 of 13 checks:\n- the meta-gradient: .* in '0_dense\.weight'; exact=False if it approx"),
         (Summed, r"fails 1 of 13 checks:\n- the meta-gradient: .*; it is 3 times the derivative$"),
-        pytest.param(WrongRates, r"fails 1 of 13 checks:\n- the meta-gradient: .* in 'rates';", marks=pytest.mark.slow),
-        pytest.param(
-            First,
-            r"fails 1 of 13 checks:\n- the meta-gradient: .*; exact=False if it approximates",
-            marks=pytest.mark.slow,
-        ),
+        (WrongRates, r"fails 1 of 13 checks:\n- the meta-gradient: .* in 'rates';"),
+        (First, r"fails 1 of 13 checks:\n- the meta-gradient: .*; exact=False if it approximates"),
     ],
 )
 def test_a_gradient_that_is_off_is_named(kind: Any, message: str) -> None:
@@ -290,87 +282,47 @@ def test_a_gradient_that_is_off_is_named(kind: Any, message: str) -> None:
     ("kind", "message"),
     [
         (Uphill, r"fails 1 of 13 checks:\n- the meta-gradient: it must have a positive inner product .* got -"),
-        pytest.param(
-            ByPlace,
-            r"- the order of tasks: a step on the tasks in reverse order must be the step in their order to",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
+        (ByPlace, r"- the order of tasks: a step on the tasks in reverse order must be the step in their order to"),
+        (
             AgainstEachOther,
             r"- tasks alone: the meta-gradient of a batch .*\n- micro-batches: .* MicroBatchSize=2 must",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
-            LearnsInAdapt,
-            r"- adaptation: Adapt: it must leave the learner as it was, got other bits of its parameters",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            RemembersAdapt,
-            r"fails 1 of 13 .*\n- adaptation: a step after adaptations must have the bits of one without",
-            marks=pytest.mark.slow,
-        ),
+        (LearnsInAdapt, r"- adaptation: Adapt: it must leave the learner as it was, got other bits of its parameters"),
+        (RemembersAdapt, r"fails 1 of 13 .*\n- adaptation: a step after adaptations must have the bits of one without"),
         (KeepsTheTask, r"fails 1 of 13 .*\n- threads: Adapt on several threads must give the bits of one, got others"),
-        pytest.param(
-            DrawsByItself,
-            r"- equal learners: two steps of one learner must have the bits of those of another",
-            marks=pytest.mark.slow,
-        ),
+        (DrawsByItself, r"- equal learners: two steps of one learner must have the bits of those of another"),
         (GoesOn, r"fails 1 of 13 .*\n- a step that fails: a step on targets with a NaN must raise InvalidOperation"),
-        pytest.param(
-            ReportsNaN,
-            r"fails 1 of 13 .*\n- reports: report must return finite numbers by name, got 'Spread': nan",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(InDouble, r"fails 1 of 13 .*\n- float32: ", marks=pytest.mark.slow),
-        pytest.param(
-            OtherLoss,
-            r"fails 1 of 13 .*\n- steps: the loss that MetaTrain returns must be that of Evaluate",
-            marks=pytest.mark.slow,
-        ),
+        (ReportsNaN, r"fails 1 of 13 .*\n- reports: report must return finite numbers by name, got 'Spread': nan"),
+        (InDouble, r"fails 1 of 13 .*\n- float32: "),
+        (OtherLoss, r"fails 1 of 13 .*\n- steps: the loss that MetaTrain returns must be that of Evaluate"),
         (
             ForgetsInFiles,
             r"- Save and Load: a step after Save and Load must have the bits of one that goes on, got others\n"
             r"- Reset: a step after Reset, from the first parameters, must have the bits of a new learner's first",
         ),
-        pytest.param(
-            ShorterEachTime,
-            r"- adaptation: Adapt must give the same bits when called again, got others",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            WritesIntoTasks,
-            r"- adaptation: Adapt must leave the tasks' arrays alone, got other bits of them",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
+        (ShorterEachTime, r"- adaptation: Adapt must give the same bits when called again, got others"),
+        (WritesIntoTasks, r"- adaptation: Adapt must leave the tasks' arrays alone, got other bits of them"),
+        (
             GivesTheModelItself,
             r"fails 1 of 13 .*\n- adaptation: Adapt must return a new model of the model's class, got",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             GivesOneModel,
             r"- adaptation: Adapt must return a model of its own each time, got one that the next call changed",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             LearnsFromQueries,
             r"fails 1 of 13 .*\n- adaptation: Adapt must not read the query set, got another model without one",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             RequiresQueries,
             r"fails 1 of 13 .*\n- adaptation: Adapt must not read the query set, which may be absent, got TypeError",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
+        (
             AdaptsFurther,
             r"fails 1 of 13 .*\n- adaptation: the query loss of Evaluate must be that of the model that Adapt returns",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
-            NoEnum, r"- reports: AlgorithmType must be a member of an Enum, got 'mine'", marks=pytest.mark.slow
-        ),
+        (NoEnum, r"- reports: AlgorithmType must be a member of an Enum, got 'mine'"),
     ],
 )
 def test_a_broken_learner_is_named(kind: Any, message: str) -> None:
