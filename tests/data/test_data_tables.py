@@ -1386,7 +1386,9 @@ class TestTimes:
             days
         )
 
-    @pytest.mark.parametrize("stamp", [np.datetime64("2020-01-01", "ns") + 100, np.datetime64("12000-01-01", "us")])
+    @pytest.mark.parametrize(
+        "stamp", [np.datetime64("2020-01-01", "ns") + np.timedelta64(100, "ns"), np.datetime64("12000-01-01", "us")]
+    )
     @pytest.mark.parametrize(
         "roles", [{"task": "t", "target": "x"}, {"task": "g", "target": "t", "classes": True}], ids=["group", "class"]
     )
