@@ -759,7 +759,13 @@ class TestForms:
             assert read_table(tmp_path / f"a[1].{suffix}").labels("day").tolist()[0].day == 3
 
     @pytest.mark.parametrize(
-        "times", [np.array([0, 1000000, "NaT"], "datetime64[Y]"), np.array([1, 2 * 10**9, "NaT"], "timedelta64[D]")]
+        "times",
+        [
+            np.array([0, 1000000, "NaT"], "datetime64[Y]"),
+            np.array([0, -(2**62), "NaT"], "datetime64[h]"),
+            np.array([1, 2 * 10**9, "NaT"], "timedelta64[D]"),
+            np.array([1, 2**62, "NaT"], "timedelta64[ms]"),
+        ],
     )
     def test_times_that_would_overflow_are_refused_where_they_are_used(self, times: Any) -> None:
         columns = read_table({"t": times, "x": [1, 2, 3]})

@@ -27,6 +27,8 @@ TableLike: TypeAlias = Any
 
 # Greater integers are rounded as float64.
 _MOST_EXACT = 2**53
+# Of 292,000 years; NumPy counts up to 2⁶³, and rounds times near it beyond.
+_MOST_MICROSECONDS = 292_000 * 31_557_600_000_000
 # What most values are, and none of them is missing.
 _PLAIN = frozenset({str, int, bool})
 
@@ -172,11 +174,12 @@ def _times(array: NDArray[Any], where: str) -> Column:
     """Return times or durations in microseconds, or in their own unit if it is finer; refuse those out of range."""
     if is_finer_than_python(array):
         return array
-    micros = array.astype(f"{array.dtype.kind}8[us]")
-    # NumPy lets times out of range overflow.
-    wrong = ~np.isnat(array) & (micros.astype(array.dtype) != array)
+    micros = f"{array.dtype.kind}8[us]"
+    # Out of range, NumPy 2.5 raises an error for durations, and overflows for times.
+    least, most = np.array([-_MOST_MICROSECONDS, _MOST_MICROSECONDS]).astype(micros).astype(array.dtype)
+    wrong = ~(np.isnat(array) | ((least < array) & (array < most)))
     if not wrong.any():
-        return micros
+        return array.astype(micros)
     return ArgumentException(
         f"{where} must have times, or durations, of at most 292,000 years from 1970, got {array[wrong][0]!r}; convert "
         "or drop it"
