@@ -93,7 +93,7 @@ def _predict_images(
     if not files:
         raise ArgumentException(f"--query must be a folder with images, got none in {str(query)!r}")
     inputs = encoding.inputs(files)
-    adapted = learner.Adapt(task)
+    adapted = learner.adapt_with_line_search(task)
     scores = np.asarray(adapted.Predict(inputs), np.float64)[:, : len(classes)]
     shares = np.exp(scores - scores.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)
@@ -122,7 +122,7 @@ def _predict_rows(
     tasks = [(encoding.task(known.take(own)), encoding.inputs(asked.take(rows)), rows) for own, rows in parts]
     values, adapted = dict[int, list[Any]](), None
     for task, inputs, rows in tasks:
-        adapted = learner.Adapt(task)
+        adapted = learner.adapt_with_line_search(task)
         decoded: NDArray[Any] = encoding.decode(adapted.Predict(inputs))
         values.update(zip(rows.tolist(), decoded.reshape(len(inputs), -1).tolist(), strict=True))
     targets = encoding.target_names

@@ -72,7 +72,7 @@ class _FewShot(BaseEstimator):
         """Adapt the learner to these examples, of a task with these metadata, and keep the result."""
         asarray = model_backend(learner.BaseModel).asarray
         task = MetaLearningTask(SupportSetX=asarray(inputs), SupportSetY=asarray(targets), Metadata=notes)
-        self.adapted_ = learner.Adapt(task)
+        self.adapted_ = learner.adapt_with_line_search(task)
         self.encoding_ = encoding
 
     def _inputs(self, X: Any, model: Any, encoding: Encoding | None, *, reset: bool) -> NDArray[Any]:

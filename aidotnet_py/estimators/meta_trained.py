@@ -314,7 +314,7 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
                 x, y = (np.concatenate(both) for both in zip(self._known[group], (x, y), strict=True))
             known[group] = x, y
             task = MetaLearningTask(SupportSetX=x, SupportSetY=y, NumWays=1, Name=name_of_group(self._task, group))
-            adapted[group] = self.learner_.Adapt(task)
+            adapted[group] = self.learner_.adapt_with_line_search(task)
         self._known.update(known)
         self.adapted_.update(adapted)
 

@@ -88,6 +88,23 @@ class TestGroups:
         expected = encoding.decode(model.learner_.Adapt(task).Predict(inputs))
         np.testing.assert_allclose(model.predict(X)[rows], expected, rtol=1e-6)
 
+    def test_one_with_greater_inputs_is_fitted_no_worse_than_by_the_start(self) -> None:
+        X, y = children(8)
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
+        new, heights = children(1, seed=1, prefix="n")
+        new["age"] *= 8
+        model.partial_fit(new, heights)
+        inputs, learner = model.encoding_.inputs(new), model.learner_
+        targets = model.encoding_.targets[0]
+        outcomes = ((heights - targets.mean) / targets.deviation).to_numpy()[:, np.newaxis]
+        plain = learner.Adapt(MetaLearningTask(SupportSetX=inputs, SupportSetY=outcomes))
+        of_start, of_steps, found = (
+            float(np.mean((each.Predict(inputs) - outcomes) ** 2))
+            for each in (learner.GetMetaModel(), plain, model.adapted_["n0"])
+        )
+        assert of_steps > 2 * of_start
+        assert found < of_start
+
     @pytest.mark.slow
     def test_rows_that_come_in_parts(self) -> None:
         X, y = children(8)

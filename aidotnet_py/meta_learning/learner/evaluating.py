@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from numbers import Integral
 from typing import Any, cast, overload
@@ -67,10 +67,64 @@ class EvaluatingLearner(LearnerAsModel[T, TInput, TOutput, TModel_co]):
         InvalidOperationException
             When the adapted parameters are not finite.
         """
+        return self._adapted_model(task, Tasks.adapt)
+
+    def adapt_with_line_search(self, task: IMetaLearningTask[Any, TInput, TOutput]) -> TModel_co:
+        r"""Adapt as `Adapt` does, with shorter steps if these lead away from the support set.
+
+        On a task with larger inputs than the tasks of the training, steps of the usual length may increase the support
+        loss, and the adapted model is then useless for this task. With u(φ) the point after an inner step from φ, the
+        steps here are
+
+        .. math::
+            φ ↦ φ + 2^{-i} (u(φ) − φ),
+
+        with the first i = 0, 1, …, 10 after whose K steps the support loss is at most the loss at θ. If there is none,
+        the result has the parameters θ. Where the usual steps decrease the loss, the result is that of `Adapt`, bit for
+        bit, as it is with an InnerOptimizer that solves the inner problem instead of taking steps.
+
+        A learner with an `Adapt` of its own, such as `ProtoNetsAlgorithm`, returns the result of that method.
+
+        Raises
+        ------
+        ArgumentNullException
+            When the task is None.
+        ArgumentException
+            When its support set does not fit the model.
+        InvalidOperationException
+            When the support loss or its gradient at θ is not finite.
+
+        References
+        ----------
+        Nocedal, J. & Wright, S. J. (2006). Numerical Optimization, section 3.1 (backtracking).
+
+        Examples
+        --------
+        Two steps from w = 0 that are too long end farther from the target w = 3. Steps of half the length go to 3.6 and
+        2.88:
+
+        >>> import numpy as np
+        >>> from aidotnet_py import FunctionModel, MAMLAlgorithm, MAMLOptions, MetaLearningTask
+        >>> x = np.array([[1.0], [-1.0]])
+        >>> task = MetaLearningTask(SupportSetX=x, SupportSetY=3 * x, NumWays=1)
+        >>> model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.zeros((1, 1))})
+        >>> learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=1.2, AdaptationSteps=2))
+        >>> [adapt(task).GetParameters().round(2) for adapt in (learner.Adapt, learner.adapt_with_line_search)]
+        [array([-2.88]), array([2.88])]
+        """
+        if type(self).Adapt is not EvaluatingLearner.Adapt:
+            # Its models may have other parameters than those that inner steps move.
+            return self.Adapt(task)
+        return self._adapted_model(task, Tasks.adapt_with_line_search)
+
+    def _adapted_model(
+        self, task: IMetaLearningTask[Any, TInput, TOutput], adapt: Callable[[Tasks], Array]
+    ) -> TModel_co:
+        """Return the meta-model with the parameters that a method of `Tasks` returns for a task."""
         groups = self._open([check_task(task)], "Support", training=False)
         warn_of_other_encodings(groups[0].model, [task], learned=self._has_learned)
         backend = groups[0].backend
-        (adapted,) = over_chunks(groups, lambda chunk: backend.asarray(Tasks(chunk, self).adapt()))
+        (adapted,) = over_chunks(groups, lambda chunk: backend.asarray(adapt(Tasks(chunk, self))))
         model = _model_for(groups[0].model, task, backend.reshape(adapted, (adapted.shape[1],)))
         keep_task(model, groups[0].model, task)
         return cast("TModel_co", model)

@@ -28,6 +28,8 @@ from aidotnet_py.models import ISecondOrderGradientComputable
 __all__ = ["AdaptedPath", "Measured", "Tasks"]
 
 _KINDS = Choice("hessian", "gauss-newton")
+# What a line search tries, as shares of the length of a step.
+_SHARES = tuple(0.5**i for i in range(11))
 
 # Losses and accuracies of tasks.
 Measured: TypeAlias = tuple[NDArray[Any], list[float]]
@@ -133,6 +135,48 @@ class Tasks:
                 loop.work.queue.then(lambda: _require_adapted(loop))
             self._adapted = self.whole(loop.points)
         return self._adapted
+
+    def adapt_with_line_search(self) -> Array:
+        """Return φ as `adapt` does, or after shorter steps where these ended with more support loss than at θ.
+
+        Each step φ ↦ u(φ) becomes φ ↦ φ + (u(φ) − φ)/2ⁱ, with the first i = 0, 1, …, 10 after whose steps a task has no
+        more support loss than at θ. Where there is none, φ is θ. A solver in the place of steps chooses their length
+        itself.
+
+        Raises
+        ------
+        InvalidOperationException
+            When a support loss or gradient at θ is not finite; the message names the task.
+        """
+        if is_inner_solver(self._learner.Options.InnerOptimizer):
+            return self.adapt()
+        backend, support = self.backend, self.chunk.support
+        first = support.evaluate(self.start)
+        most = self._finite_losses("support loss", first.losses)
+        self.require_finite("support gradient", first.gradients)
+        self._adapted, found = self.start, np.zeros(len(self), dtype=np.bool_)
+        for share in _SHARES:
+            points = backend.asarray(self._after_steps(share))
+            # NaN is no loss below another.
+            fits = ~found & (self.chunk.on_host(support.evaluate(points).losses) <= most)
+            mask = backend.broadcast_to(backend.asarray(fits[:, np.newaxis]), tuple(points.shape))
+            self._adapted = backend.elementwise("where")(mask, points, self._adapted)
+            found |= fits
+            if found.all():
+                break
+        return self._adapted
+
+    def _after_steps(self, share: float) -> Array:
+        """Return the points after the inner steps, each of a share of its length."""
+        self._loop = loop = self.loop()
+        with self.backend.errors_ignored():
+            if share == 1.0:
+                loop.run()
+            while loop.taken < loop.steps and loop.moving.any():
+                before = self.backend.asarray(loop.points)
+                loop.step()
+                self.backend.copyto(loop.points, before + share * (loop.points - before))
+        return self.whole(loop.points)
 
     def adapt_with_path(self, segments: Segments = None) -> AdaptedPath:
         """Adapt as `adapt` does, and keep what the way back through the steps needs.
