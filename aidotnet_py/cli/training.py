@@ -199,6 +199,9 @@ def evaluate(
         else:
             remedy = "evaluate its learner in Python, with aidotnet_py.load and Evaluate"
             loader = open_new_tasks(data, made, facts.require_encoding(run, remedy))
+        if made.order is not None:
+            # A group is always the same task then; counted several times, tasks would seem to agree.
+            tasks = min(tasks, loader.AvailableClasses)
         learner = learner_of(file)
         learner.Options.DataLoader = loader
         result = learner.Evaluate(numTasks=tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
@@ -24,6 +25,7 @@ from aidotnet_py.data.table.reading import TableLike, read_table
 from aidotnet_py.data.weightings import WEIGHTING, WEIGHTINGS, WeightingName
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.locks import Lock
 from aidotnet_py.type_parameters import T
 
 __all__ = ["TableLoader"]
@@ -208,6 +210,37 @@ class TableLoader(SplitLoader[T]):
     def AvailableClasses(self) -> int:
         """The number of groups."""
         return len(self._labels)
+
+    def with_weighting(self, weighting: WeightingName, *, seed: int | None = None) -> Self:
+        """Return a loader of the same groups and encoding that draws them by another weighting.
+
+        The rows are shared, not copied, and this loader stays as it is.
+
+        Parameters
+        ----------
+        weighting : {"uniform", "balanced", "proportional"}
+            As for the constructor. The first draws of ``"balanced"`` are of each group once.
+        seed : int or None
+            The seed of its random stream; None takes one from the operating system.
+
+        Raises
+        ------
+        ArgumentException
+            ``weighting`` is another value, or the seed is no integer or negative.
+
+        Examples
+        --------
+        >>> from aidotnet_py.data import TableLoader
+        >>> table = {"plant": [1, 1, 2, 2], "day": [0, 4, 2, 6], "height": [1, 3, 5, 7]}
+        >>> loader = TableLoader(table, task="plant", target="height", support=1, seed=0)
+        >>> sorted(task.Name for task in loader.with_weighting("balanced", seed=0).GetTaskBatch(2))
+        ['plant 1', 'plant 2']
+        """
+        loader = copy.copy(self)
+        loader._lock = Lock()
+        loader._weighting = WEIGHTING.check("weighting", weighting)
+        loader._stream = loader._make_stream(seed)
+        return loader
 
     def _without_small(self, columns: Columns) -> Columns:
         """Return the rows of groups that are large enough, and name the others, as an error or in a warning."""
