@@ -1376,6 +1376,21 @@ class TestClasses:
 
 
 class TestTimes:
+    @pytest.mark.parametrize("form", ["%Y-%m-%d", "%Y/%m/%dT%H:%M", "%d.%m.%Y %H:%M", "%m/%d/%Y"])
+    def test_dates_as_strings_are_told_of(self, form: str) -> None:
+        days = [(datetime.date(2024, 1, 1) + datetime.timedelta(day)).strftime(form) for day in range(300)]
+        table = {"g": [1, 1, 2, 2], "day": days[:4], "x": np.arange(4.0), "y": np.arange(4.0)}
+        message = "column 'day' has dates as strings, each of which is an input of its own; convert it to times, as pan"
+        with pytest.warns(UserWarning, match=message):
+            loader = TableLoader(table, task="g", target="y", seed=0)
+        # Once, and not of strings that are groups, or read by an encoding.
+        loader.split(1, 1)
+        TableLoader(table, task="g", target="y", encoding=loader.encoding)
+        TableLoader(table | {"day": days[:2] * 2}, task="day", target="y", features=["x"], seed=0)
+        many = {"g": np.repeat([1, 2], 150), "day": days, "y": np.arange(300.0)}
+        with pytest.raises(ArgumentException, match="got 300; convert its dates to times, or leave it out of the feat"):
+            TableLoader(many, task="g", target="y", seed=0)
+
     @pytest.mark.parametrize("unit", ["D", "s", "us", "ns"])
     def test_groups_and_classes_are_pythons_times(self, unit: str) -> None:
         days = [datetime.datetime(2020, 1, day) for day in (1, 2, 3)]

@@ -20,6 +20,7 @@ from aidotnet_py.data.lists import as_list
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.data.splitting import SplitLoader
 from aidotnet_py.data.table.columns import Columns
+from aidotnet_py.data.table.encoded_columns import CategoryColumn
 from aidotnet_py.data.table.encoding import MISSING, TableEncoding, name_of_group
 from aidotnet_py.data.table.reading import TableLike, read_table
 from aidotnet_py.data.weightings import WEIGHTING, WEIGHTINGS, WeightingName
@@ -194,6 +195,8 @@ class TableLoader(SplitLoader[T]):
         # Whether the encoding is of this loader's groups; a split then fits a new one, on its first part.
         self._fitted_here = encoding is None
         self._use(encoding or self._fit())
+        if encoding is None:
+            self._warn_of_dates()
         self._stream = self._make_stream(seed)
 
     @property
@@ -267,6 +270,16 @@ class TableLoader(SplitLoader[T]):
         message = f"{len(self._left_out)} groups with fewer than {least} rows are left out: {names}{more}"
         warnings.warn(message, UserWarning, stacklevel=level_outside())
         return columns.take(np.flatnonzero(counts[groups] >= least))
+
+    def _warn_of_dates(self) -> None:
+        for column in self._fitted.features:
+            if isinstance(column, CategoryColumn) and column.has_dates:
+                warnings.warn(
+                    f"column {column.name!r:.80} has dates as strings, each of which is an input of its own; convert "
+                    "it to times, as pandas.to_datetime does, or leave it out of the features",
+                    UserWarning,
+                    stacklevel=level_outside(),
+                )
 
     def _take_groups(self, columns: Columns) -> None:
         """Find the groups and the order of their rows."""
