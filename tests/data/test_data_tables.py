@@ -715,6 +715,21 @@ class TestForms:
         with pytest.raises(ArgumentException, match="integers of more than 64 bits"):
             TableLoader(rest | {"g": np.array([2**70, *ids[1:]], object)}, task="g", target="y")
 
+    @pytest.mark.parametrize("digits", [25, 40, 5000])
+    def test_integers_beyond_all_types_are_refused_where_they_are_used(self, digits: int, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        long = "9" * digits
+        rows = [f"{g},{day},{long if day == 2 else day},{2**60 + day},2024-01-0{day}" for g in "ab" for day in (1, 2)]
+        (tmp_path / "a.csv").write_text("\n".join(["g,y,^i.*$,big,day", *rows, ""]))
+        kinds: dict[str, Any] = {"task": "g", "target": "y", "support": 1}
+        loader = TableLoader(tmp_path / "a.csv", **kinds, features=["day", "big"], order="big")
+        assert [column.kind for column in loader.encoding.features] == ["time", "number"]  # type: ignore[union-attr]
+        assert read_table(tmp_path / "a.csv").values("big").tolist() == [2**60 + 1, 2**60 + 2] * 2
+        with pytest.raises(ArgumentException, match=r"^table\['\^i\.\*\$'\] must .*integers of .* 64 bits"):
+            TableLoader(tmp_path / "a.csv", **kinds)
+        # An encoding of strings has them as they are.
+        assert read_table(tmp_path / "a.csv", strings=["^i.*$"]).values("^i.*$").tolist() == ["1", long] * 2
+
     @pytest.mark.parametrize(
         ("name", "header"),
         [
