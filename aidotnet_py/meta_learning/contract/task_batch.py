@@ -19,6 +19,7 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.meta_learning.contract import enums
+from aidotnet_py.meta_learning.contract.read_only import HoldsReadOnlyArrays
 from aidotnet_py.meta_learning.contract.task_checks import check_task, hint_for_batch
 from aidotnet_py.meta_learning.contract.task_markup import MOST_TASKS, html_of_batch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, describe_task, is_batches, shown_sets
@@ -32,7 +33,7 @@ E = TypeVar("E", bound=Enum)
 _NONE = np.float64(0.0)
 
 
-class TaskBatch(KnownAttributes, Generic[T_co, TInput_co, TOutput_co]):
+class TaskBatch(KnownAttributes, HoldsReadOnlyArrays, Generic[T_co, TInput_co, TOutput_co]):
     """Tasks of one shape, in order, with what is known of their difficulty and kinship.
 
     A batch does not change, but for the notes of `SetMetadata`. It has a length, is iterated task by task, and is

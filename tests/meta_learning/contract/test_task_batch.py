@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import statistics
 from typing import Any
@@ -83,10 +84,11 @@ class TestMembers:
         difficulties[0] = 9.0
         assert batch.TaskDifficulties is not None
         assert batch.TaskDifficulties.tolist() == [1.0, 2.0]
-        with pytest.raises(ValueError, match="read-only"):
-            batch.TaskDifficulties[0] = 3.0
-        with pytest.raises(ValueError, match="read-only"):
-            batch.TaskSimilarities[0, 1] = 3.0  # type: ignore[index]
+        for copied in (batch, copy.deepcopy(batch)):
+            with pytest.raises(ValueError, match="read-only"):
+                copied.TaskDifficulties[0] = 3.0
+            with pytest.raises(ValueError, match="read-only"):
+                copied.TaskSimilarities[0, 1] = 3.0  # type: ignore[index]
         with pytest.raises(AttributeError):
             batch.Tasks = ()  # type: ignore[misc]
 
