@@ -202,7 +202,7 @@ def evaluate(
         if made.order is not None:
             # A group is always the same task then; counted several times, tasks would seem to agree.
             tasks = min(tasks, loader.AvailableClasses)
-        learner = learner_of(file)
+        learner = learner_of(folder, file)
         learner.Options.DataLoader = loader
         result = learner.Evaluate(numTasks=tasks)
         loss, accuracy = result.GetLossConfidenceInterval(), result.GetAccuracyConfidenceInterval()

@@ -548,6 +548,13 @@ class TestGoingOn:
         learner(OuterLearningRate=0.01).Train(resume=run)
         assert told in caplog.text
 
+    def test_the_best_learner_is_read_once(self, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It may have millions of parameters."""
+        read, parse = [], Checkpoint.of
+        monkeypatch.setattr(Checkpoint, "of", lambda data, path: read.append(path) or parse(data, path))
+        open_learner(copied)
+        assert read == [str(copied / "best.safetensors")]
+
 
 class TestFailures:
     @pytest.mark.parametrize("name", ["price_$5_to_$9", "cost_$a_b_c$", "a\udcff"])
