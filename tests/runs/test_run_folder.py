@@ -760,6 +760,13 @@ class TestFailures:
         with pytest.raises(ArgumentException, match="must hold losses and accuracies"):
             learner().Train(resume=RunFolder(copied))
 
+    def test_an_interval_of_negative_width(self, copied: Path) -> None:
+        lines = (copied / "metrics.jsonl").read_text().replace('LossHalfWidth": ', 'LossHalfWidth": -')
+        (copied / "metrics.jsonl").write_text(lines)
+        for use in (RunFolder(copied).draw, lambda: learner().Train(resume=RunFolder(copied))):
+            with pytest.raises(ArgumentException, match=r"must hold losses .*HalfWidth must be at least 0, .*got -"):
+                use()
+
     def test_lines_of_no_step(self, copied: Path) -> None:
         lines = (copied / "metrics.jsonl").read_text().replace('{"Iteration": 3, "E', '{"Iteration": "x", "E')
         (copied / "metrics.jsonl").write_text(lines)
