@@ -325,7 +325,7 @@ def _push_forward(f: Function, leaves: list[Any], structure: Structure, directio
     return results.unflatten(out[:half]), results.unflatten(out[half:])
 
 
-def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], **named: Any) -> tuple[Any, Any]:
+def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], /, **named: Any) -> tuple[Any, Any]:
     """Return f(x) and the directional derivative J(x) t, by forward mode.
 
     Parameters
@@ -406,7 +406,7 @@ def vjp(f: Function, /, *primals: Any, **named: Any) -> tuple[Any, Function]:
     return results.unflatten(at_point.values), pullback
 
 
-def hvp(f: Function, x: Any, v: Any, **named: Any) -> Any:
+def hvp(f: Function, x: Any, v: Any, /, **named: Any) -> Any:
     """Return the Hessian-vector product ∇²f(x) v of a scalar function: the exact derivative of the gradient along v.
 
     Forward over reverse (Pearlmutter 1994); the Hessian is never formed.
@@ -442,7 +442,7 @@ def hvp(f: Function, x: Any, v: Any, **named: Any) -> Any:
     return _push_forward(grad(_with_fixed(f, named)), leaves, Structure(tuple, (structure,)), directions)[1]
 
 
-def linearize(f: Function, x: Any, **named: Any) -> tuple[Any, Function]:
+def linearize(f: Function, x: Any, /, **named: Any) -> tuple[Any, Function]:
     """Return f(x) and the linear function t ↦ J(x) t; all that depends on x alone is computed once.
 
     Parameters

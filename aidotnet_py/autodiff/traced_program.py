@@ -72,7 +72,7 @@ class TracedProgram(Program):
         """Measure the time of each equation on random numbers; see `aidotnet_py.autodiff.profile`."""
         return profile(self, backend, repeats=repeats)
 
-    def __call__(self, *args: Any, **named: Any) -> Any:
+    def __call__(self, /, *args: Any, **named: Any) -> Any:
         """Run on these arguments, by place or name like the examples; results are new arrays, nested as traced."""
         leaves, structure = flatten_call(args, named)
         if structure != self.arguments:

@@ -63,7 +63,7 @@ def adapt(
         inputs = [file, Path(made.data), *_files_of(support, "*/*"), *_files_of(query, "*")]
         require_new_files(outputs, inputs, folder.path)
         check_file_name("--out", out, ".csv")
-        learner = learner_of(file)
+        learner = learner_of(folder, file)
         if isinstance(encoding, ImageEncoding):
             adapted, rows = _predict_images(learner, encoding, made.ways, support, query)
         else:

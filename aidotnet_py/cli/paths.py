@@ -6,11 +6,15 @@ from pathlib import Path
 
 import typer
 
+from aidotnet_py.exceptions import ArgumentException
+from aidotnet_py.paths import check_path
+
 __all__ = ["path_of"]
 
 
 def path_of(text: str) -> Path:
-    """Return a path; an empty text, such as a shell's variable that is not set, would be the working folder."""
-    if not text:
-        raise typer.BadParameter("must be a path, got ''")
-    return Path(text)
+    """Return a path; Typer puts the name of the option before what is wrong with it."""
+    try:
+        return check_path("path", text)
+    except ArgumentException as error:
+        raise typer.BadParameter(str(error).removeprefix("path ")) from error

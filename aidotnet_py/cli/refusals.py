@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -26,6 +27,14 @@ def _as_it_is(message: str) -> str:
     return message
 
 
+def _is_working_folder_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 @contextmanager
 def refusals(command: str, *, debug: bool = False, spell: Callable[[str], str] = _as_it_is) -> Generator[None]:
     """Print expected errors as one line, and exit with 2 for wrong arguments, 1 for failures of the run.
@@ -41,6 +50,8 @@ def refusals(command: str, *, debug: bool = False, spell: Callable[[str], str] =
         if isinstance(error, FileNotFoundError) and error.filename is not None:
             # Without the number of the error, which tells nobody anything.
             message = f"{error.strerror}: {error.filename!r}"
+        elif isinstance(error, FileNotFoundError) and _is_working_folder_gone():
+            message = "the working folder must exist, got one that was removed; change to another folder"
         if isinstance(error, (ArgumentException, FileNotFoundError)):
             message = spell(message)
         if isinstance(error, MemoryError):

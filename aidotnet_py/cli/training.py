@@ -21,6 +21,7 @@ from aidotnet_py.cli.workers import Scheduler, Workers
 from aidotnet_py.comparison import ALGORITHMS, PROBLEMS
 from aidotnet_py.exceptions import ArgumentException, InvalidOperationException
 from aidotnet_py.meta_learning import MetaLearnerBase, MetaTrainingResult
+from aidotnet_py.paths import check_path
 from aidotnet_py.runs import RunFolder
 from aidotnet_py.runs.data_sources import open_data
 from aidotnet_py.runs.executors import executor_of
@@ -199,7 +200,10 @@ def evaluate(
         else:
             remedy = "evaluate its learner in Python, with aidotnet_py.load and Evaluate"
             loader = open_new_tasks(data, made, facts.require_encoding(run, remedy))
-        learner = learner_of(file)
+        if made.order is not None:
+            # A group is always the same task then; counted several times, tasks would seem to agree.
+            tasks = min(tasks, loader.AvailableClasses)
+        learner = learner_of(folder, file)
         learner.Options.DataLoader = loader
         result = learner.Evaluate(numTasks=tasks)
         loss, accuracy = result.GetLossConfidenceInterval(), result.GetAccuracyConfidenceInterval()
@@ -251,10 +255,8 @@ def _with_whole_paths(values: dict[str, Any]) -> dict[str, Any]:
     """Return settings in which an archive and data of one's own are found from any folder."""
     # Of any kind, as files hold them; the settings refuse what is no text.
     given = {name: values[name] for name in ("data", "archive") if isinstance(values.get(name), str)}
-    for name, text in given.items():
-        if not text:
-            raise ArgumentException(refusal(name, "a name or a path", text))
-    paths = {name: Path(text) for name, text in given.items() if name != "data" or text not in PROBLEMS}
+    named = {name: check_path(name, text, "a name or a path") for name, text in given.items()}
+    paths = {name: path for name, path in named.items() if name != "data" or given[name] not in PROBLEMS}
     return {**values, **{name: str(path.resolve()) for name, path in paths.items() if path.exists()}}
 
 

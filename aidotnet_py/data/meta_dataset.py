@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, overload
 
@@ -251,13 +252,24 @@ class MetaDatasetBase(Seeded, Generic[T]):
         return inside / (inside + between) if inside + between > 0.0 else 1.0
 
     def _measured_scatter(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the means of the classes, and the scatter within each, of all examples divided by one power of two.
+
+        Ratios do not depend on it, and squares of huge numbers would overflow, as those of tiny ones would vanish.
+        """
         means: list[NDArray[np.float64]] = []
-        within = np.empty(self.TotalClasses)
+        largest = 0.0
         for c, count in enumerate(self._pool.counts.tolist()):
-            means.append(np.add.reduce([_flat(values).sum(axis=0) for values in self._pool.values_of(c)]) / count)
-            squares = [((_flat(values) - means[c]) ** 2).sum(axis=1).sum() for values in self._pool.values_of(c)]
-            within[c] = sum(squares) / count
-        return np.array(means), within
+            part, sums = 2.0 ** count.bit_length(), list[NDArray[np.float64]]()
+            for values in map(_flat, self._pool.values_of(c)):
+                largest = max(largest, float(np.abs(values).max(initial=0.0)))
+                sums.append((values / part).sum(axis=0))
+            means.append(np.add.reduce(sums) / count * part)
+        scale = 2.0 ** (math.frexp(largest)[1] - 1)
+        centers, within = np.array(means) / scale, np.empty(self.TotalClasses)
+        for c, count in enumerate(self._pool.counts.tolist()):
+            parts = ((_flat(values) / scale - centers[c]) ** 2 for values in self._pool.values_of(c))
+            within[c] = sum(part.sum(axis=1).sum() for part in parts) / count
+        return centers, within
 
 
 def _flat(values: NDArray[Any]) -> NDArray[np.float64]:

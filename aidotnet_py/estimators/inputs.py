@@ -28,6 +28,8 @@ __all__ = [
     "require_targets",
 ]
 
+_INPUTS = "a frame or an array"
+
 
 @contextmanager
 def all_or_nothing(estimator: Any) -> Generator[None]:
@@ -64,6 +66,7 @@ def read_arrays(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
 
     Its features are the numbers of a row, whatever its shape.
     """
+    _require_no_query("X", X, _INPUTS)
     given = adopt(X, "X")
     shape = np.shape(given) if getattr(given, "ndim", 2) > 2 else None
     flat = given if shape is None else np.reshape(given, (shape[0], -1))
@@ -94,6 +97,7 @@ def read_columns(
     ValueError
         When X is no such table.
     """
+    _require_no_query("X", X, _INPUTS)
     if is_frame(X):
         columns = read_table(X, "X")
         validate_data(estimator, X, reset=reset, skip_check_array=True)
@@ -124,12 +128,19 @@ def _names(names: Sequence[str] | None, shape: tuple[int, ...]) -> Sequence[str]
 
 
 def require_targets(y: Any) -> None:
-    """Raise ArgumentException if y is None or has masked values."""
+    """Raise ArgumentException if y is None, a lazy frame, or has masked values."""
+    _require_no_query("y", y, "an array, a series or a frame")
     # Arrays of PyArrow hand over numbers alone by DLPack; NumPy reads them as series.
     if not hasattr(y, "to_numpy"):
         adopt(y, "y")
     if y is None:
         raise ArgumentException("y must be given, got None; fit requires y to be passed, but the target y is None")
+
+
+def _require_no_query(name: str, value: Any, wanted: str) -> None:
+    """Raise ArgumentException for a lazy frame, whose rows scikit-learn cannot count."""
+    if hasattr(value, "collect"):
+        raise ArgumentException(refusal(name, wanted, value) + "; collect it")
 
 
 def check_strings(X: Any, columns: Columns, task: str) -> None:
@@ -166,8 +177,7 @@ def read_targets(X: Any, y: Any) -> tuple[list[str] | None, Columns]:
         When y has no such columns, or another number of rows than X.
     """
     require_targets(y)
-    if hasattr(y, "collect"):
-        raise ArgumentException(refusal("y", "an array, a series or a frame", y) + "; collect it")
+    _require_no_query("X", X, _INPUTS)
     if is_frame(y) or is_numbered_frame(y):
         given = list(_frame_names(y))
         # By place, since pandas has frames with two columns of one name.

@@ -251,12 +251,12 @@ class MetaTrainedRegressor(RegressorMixin, BaseEstimator):
         return columns
 
     def _read_with_targets(self, X: Any, y: Any, *, reset: bool) -> Columns:
-        require_targets(y)
         columns = self._read(X, reset=reset)
         return columns.with_columns(self._targets(X, y))
 
     def _targets(self, X: Any, y: Any) -> Columns:
         """Return the one column of y."""
+        require_targets(y)
         # Refuses several, and warns of one in two axes.
         column_or_1d(y, warn=True)
         return read_targets(X, y)[1].with_names([self._target])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from aidotnet_py.arguments import FINITE
 from aidotnet_py.backends import Array, backend_of, described
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["IGradientBasedOptimizer", "parameters_after"]
+__all__ = ["IGradientBasedOptimizer", "current_rate", "parameters_after"]
 
 
 @runtime_checkable
@@ -34,6 +35,18 @@ class IGradientBasedOptimizer(Protocol):
     def SetState(self, state: Mapping[str, Any]) -> None:
         """Set the memory to a result of `GetState`."""
         ...
+
+
+def current_rate(optimizer: IGradientBasedOptimizer) -> float:
+    """Return the rate of the next step.
+
+    Raises
+    ------
+    ArgumentException
+        When the optimizer tells no finite number.
+    """
+    rate = optimizer.GetCurrentLearningRate()
+    return FINITE.check(f"the result of {type(optimizer).__name__}.GetCurrentLearningRate", rate)
 
 
 def parameters_after(optimizer: IGradientBasedOptimizer, parameters: Array, gradient: Array) -> Array:

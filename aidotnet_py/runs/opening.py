@@ -32,14 +32,8 @@ def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
     ------
     ArgumentException
         When the run has no such checkpoint.
-
-    Warns
-    -----
-    UserWarning
-        When the best checkpoint is not that of the best evaluation, as in a copy made while the run went on.
     """
     if checkpoint == "best" and folder.best.exists():
-        warn_of_older_best(folder.best, folder.path / METRICS)
         return folder.best
     if checkpoint in ("best", "last"):
         # A run without evaluations has no best one.
@@ -55,18 +49,31 @@ def checkpoint_of(folder: RunFolder, checkpoint: str) -> Path:
     return path
 
 
-def learner_of(file: Path) -> MetaLearnerBase[Any, Any, Any]:
-    """Return the learner of a checkpoint.
+def learner_of(folder: RunFolder, file: Path) -> MetaLearnerBase[Any, Any, Any]:
+    """Return the learner of a checkpoint that `checkpoint_of` gave for this folder.
 
     Raises
     ------
     ArgumentException
         When the file is damaged, or holds something else, such as an adapted model.
+
+    Warns
+    -----
+    UserWarning
+        When the best checkpoint is not that of the best evaluation, as in a copy made while the run went on.
     """
-    learner = load(file)
+    learner = _load_of(folder, file)
     if not isinstance(learner, MetaLearnerBase):
         raise ArgumentException(refusal("--checkpoint", "the file of a learner", type(learner).__name__))
     return cast("MetaLearnerBase[Any, Any, Any]", learner)
+
+
+def _load_of(folder: RunFolder, file: Path) -> Any:
+    """Return what a file of a run's folder, or another file, holds."""
+    item = load(file)
+    if file == folder.best and isinstance(item, MetaLearnerBase):
+        warn_of_older_best(file, item.CurrentIteration, folder.path / METRICS)
+    return cast(Any, item)
 
 
 def open_learner(path: str | os.PathLike[str]) -> tuple[Any, Encoding | None]:
@@ -113,7 +120,7 @@ def open_learner(path: str | os.PathLike[str]) -> tuple[Any, Encoding | None]:
         if given.is_dir() or is_run_file(given.name):
             raise
         run = {}
-    learner = load(checkpoint_of(folder, "best") if given.is_dir() else given)
+    learner = _load_of(folder, checkpoint_of(folder, "best")) if given.is_dir() else load(given)
     model = _model_of(learner)
     if encoding_of_model(model) is None:
         # Runs of older versions have it in run.json alone.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +13,10 @@ from typing import Any, cast
 from aidotnet_py.arguments import refusal
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.data import ImageFolderLoader, TableEncoding, TableLoader
+from aidotnet_py.data.weightings import WeightingName
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import CrossEntropyLoss, ILossFunction, MeanSquaredErrorLoss
+from aidotnet_py.meta_learning import MetaLearnerOptions
 from aidotnet_py.models import NeuralNetworkModel
 from aidotnet_py.nn import Layer, conv4, mlp
 from aidotnet_py.runs.run_data import DataFacts, Encoding, RunData
@@ -81,7 +84,7 @@ def _divided_folder(opened: Any, settings: RunSettings, shots: int, facts: DataF
             f"evaluate on, got {count}; add classes or lower ways"
         )
     whole = opened(NWay=ways, QueryShots=queries, seed=0)
-    return _divided(whole, held, settings, facts), ways
+    return _divided(whole, whole, held, settings, facts), ways
 
 
 def open_table(file: Path, settings: RunSettings, facts: DataFacts) -> RunData:
@@ -97,10 +100,22 @@ def open_table(file: Path, settings: RunSettings, facts: DataFacts) -> RunData:
             f"task must be a column with at least 2 large enough groups, to train on and to evaluate on, got {count}"
         )
     held = max(1, count // 4)
-    return tasks_of_tables(*_divided(whole, held, settings, facts))
+    if settings.order is None:
+        return tasks_of_tables(*_divided(whole, whole, held, settings, facts))
+    # A group is always the same task then, which an evaluation counts once: others would seem to agree with it.
+    data = tasks_of_tables(*_divided(whole, whole.with_weighting("balanced", seed=0), held, settings, facts))
+    tasks = min(MetaLearnerOptions.EvaluationTasks, data.test.AvailableClasses)
+    return replace(data, options={**data.options, "EvaluationTasks": tasks})
 
 
-def _groups_of(file: Path, settings: RunSettings, encoding: Encoding | None, *, seed: int) -> TableLoader[Any]:
+def _groups_of(
+    file: Path,
+    settings: RunSettings,
+    encoding: Encoding | None,
+    *,
+    weighting: WeightingName = "uniform",
+    seed: int,
+) -> TableLoader[Any]:
     return TableLoader(
         file,
         task=str(settings.task),
@@ -108,6 +123,7 @@ def _groups_of(file: Path, settings: RunSettings, encoding: Encoding | None, *, 
         order=settings.order,
         support=0.5 if settings.shots is None else settings.shots,
         small="skip",
+        weighting=weighting,
         # One run has one encoding, which its model knows; the loader refuses that of images.
         encoding=cast(Any, encoding),
         seed=seed,
@@ -136,7 +152,8 @@ def open_new_tasks(path: Path, settings: RunSettings, encoding: Encoding) -> Any
     if isinstance(encoding, TableEncoding):
         if not path.is_file() or path.suffix.lower() not in TABLE_SUFFIXES:
             raise ArgumentException(refusal("data", f"a table ({', '.join(TABLE_SUFFIXES)}), as the run's", str(path)))
-        return _groups_of(path, settings, encoding, seed=SEEDS)
+        weighting: WeightingName = "uniform" if settings.order is None else "balanced"
+        return _groups_of(path, settings, encoding, weighting=weighting, seed=SEEDS)
     if not path.is_dir():
         raise ArgumentException(refusal("data", "a folder of class folders, as the run's", str(path)))
     form, shots, ways = encoding.form, _shots(settings), settings.ways or _WAYS
@@ -177,8 +194,8 @@ def _models(network: Layer, loss: ILossFunction[Any], encoding: Encoding) -> Cal
     return lambda seed: NeuralNetworkModel(network, input_shape=shape, loss=loss, dtype=dtype, seed=seed)
 
 
-def _divided(whole: Any, held: int, settings: RunSettings, facts: DataFacts) -> list[Any]:
-    """Return loaders to train on, and to evaluate on during a run and after it.
+def _divided(whole: Any, evaluated: Any, held: int, settings: RunSettings, facts: DataFacts) -> list[Any]:
+    """Return loaders to train on, of `whole`, and to evaluate on during a run and after it, of `evaluated`.
 
     Every run on the same classes or groups has the same division, and a run keeps the one that it began with.
     """
@@ -187,4 +204,5 @@ def _divided(whole: Any, held: int, settings: RunSettings, facts: DataFacts) -> 
     else:
         parts = tuple(part.labels for part in whole.split(len(whole.labels) - held, held, seed=0))
     # Seeds of runs are below SEEDS, so that no run trains on the tasks that it is evaluated on.
-    return [whole.split(*parts, seed=of)[place] for place, of in ((0, settings.seed), (1, SEEDS + 1), (1, SEEDS))]
+    drawn = (whole, 0, settings.seed), (evaluated, 1, SEEDS + 1), (evaluated, 1, SEEDS)
+    return [loader.split(*parts, seed=of)[place] for loader, place, of in drawn]

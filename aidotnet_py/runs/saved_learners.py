@@ -74,14 +74,14 @@ def check_best(best: Path, last: int, wanted: EvaluationRecord | None) -> None:
         _LOG.warning("%s", _not_the_best(best, held, wanted))
 
 
-def warn_of_older_best(best: Path, metrics: Path) -> None:
-    """Warn if the best learner is that of an earlier evaluation than the best one; damaged files tell of themselves."""
+def warn_of_older_best(best: Path, held: int, metrics: Path) -> None:
+    """Warn if the best learner, of step ``held``, is that of an earlier evaluation than the best one."""
     try:
-        held = Checkpoint.load(best).iteration
         evaluations = [line for line, _ in read_lines(metrics) if not is_step(line)]
         history = TrainingHistory[Any]()
         history.take_up(*history_of(evaluations, float_of, metrics), timedelta())
     except (ArgumentException, FileNotFoundError):
+        # Damaged metrics say so where a run goes on.
         return
     wanted = history.best_evaluation
     # While a run goes on, the file is there before the line.

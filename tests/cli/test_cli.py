@@ -235,6 +235,20 @@ class TestRefusals:
         )
         assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.svg", "found.json"]
 
+    @pytest.mark.parametrize(
+        "arguments", ["compare --json found.json", "train sinusoid --run r", "resume r", "evaluate r"]
+    )
+    def test_a_working_folder_that_is_gone(
+        self, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        done = run_command(arguments.split())
+        assert done.exit_code == 2
+        told = "the working folder must exist, got one that was removed; change to another folder"
+        assert done.stderr == f"aidotnet-py {arguments.split()[0]}: {told}\n"
+
     def test_memory_that_runs_out_is_told_in_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def compare_all(settings: Any, **_: Any) -> Any:
             raise MemoryError

@@ -8,17 +8,20 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from command_line import run_command
 from PIL import Image
 
-from aidotnet_py import RunFolder
+from aidotnet_py import RunFolder, TaskBatch
+from aidotnet_py.cli.training import settings_of
 from aidotnet_py.comparison.settings import SEEDS
 from aidotnet_py.data import ImageEncoding, ImageFolderLoader, TableEncoding, TableLoader
 from aidotnet_py.runs import open_learner
+from aidotnet_py.runs.data_sources import open_data
+from aidotnet_py.runs.learners import make_learner
 from aidotnet_py.runs.run_data import encoding_of
 
 SHORT = [
@@ -302,9 +305,37 @@ class TestEvaluatingOnOtherData:
         learner, encoding = open_learner(tmp_path / "run")
         assert isinstance(encoding, TableEncoding)
         learner.Options.DataLoader = TableLoader(
-            new, task="child", target="height", order="age", small="skip", encoding=encoding, seed=SEEDS
+            new,
+            task="child",
+            target="height",
+            order="age",
+            small="skip",
+            weighting="balanced",
+            encoding=encoding,
+            seed=SEEDS,
         )
         assert f"loss      {learner.Evaluate(3).LossStats.Mean:.4f} " in done.stdout
+
+    def test_groups_in_order_come_once_each(self, heights: Path, tmp_path: Path) -> None:
+        train_one_step(heights, tmp_path / "run")
+        shutil.copy(heights, tmp_path / "new.csv")
+        learner, encoding = open_learner(tmp_path / "run")
+        parts = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["division"]
+        loader: Any = TableLoader(heights, task="child", target="height", order="age", encoding=cast(Any, encoding))
+        for more, groups in (((), loader.split(*parts.values())[1]), (("--data", tmp_path / "new.csv"), loader)):
+            # As many tasks are asked for as would count each group several times.
+            found = json.loads(run("evaluate", tmp_path / "run", *more, "--json").stdout)
+            task_of = {task.Metadata["Group"]: task for task in groups.GetTaskBatch(600)}
+            losses = [float(learner.Evaluate(TaskBatch([task]))) for task in task_of.values()]
+            assert found["NumTasks"] == len(losses) == groups.AvailableClasses
+            assert found["Loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+            assert found["LossHalfWidth"] == pytest.approx(1.96 * np.std(losses, ddof=1) / len(losses) ** 0.5, rel=1e-5)
+        # So are the evaluations during a run.
+        settings, facts = settings_of(RunFolder(tmp_path / "run"), ["options.EvaluationFrequency=1"])
+        data = open_data(settings, facts)
+        options = make_learner(settings, data).Options
+        names = [task.Metadata["Group"] for task in data.validation.GetTaskBatch(options.EvaluationTasks)]
+        assert sorted(names) == sorted(data.test.labels)
 
     def test_that_do_not_fit(self, run_on_shades: Path, heights: Path, tmp_path: Path) -> None:
         train_one_step(heights, tmp_path / "run")

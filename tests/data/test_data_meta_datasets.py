@@ -209,6 +209,17 @@ class TestDifficulty:
         between = sum((m - 13 / 3) ** 2 for m in (0, 3, 10))
         np.testing.assert_allclose(dataset.difficulty([0, 1, 2]), 5 / (5 + between))
 
+    @pytest.mark.parametrize("unit", [2.0**1015, 2.0**-1030])
+    def test_does_not_depend_on_the_unit(self, unit: float) -> None:
+        """Also where squares overflow, or vanish."""
+        X, y = np.array([[-1.0], [1.0], [1.0], [5.0], [10.0], [10.0]]), [0, 0, 1, 1, 2, 2]
+        for targets in (None, X):
+            one, other = (
+                MetaDatasetBase("line", X * u, y, targets=None if targets is None else targets * u) for u in (1.0, unit)
+            )
+            for classes in ([0, 1, 2], [1]):
+                assert other.difficulty(classes) == one.difficulty(classes)
+
     def test_of_equal_examples_is_one(self) -> None:
         assert MetaDatasetBase("flat", np.ones((4, 2)), [0, 0, 1, 1]).difficulty([0, 1]) == 1.0
 

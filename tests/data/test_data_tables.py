@@ -715,6 +715,21 @@ class TestForms:
         with pytest.raises(ArgumentException, match="integers of more than 64 bits"):
             TableLoader(rest | {"g": np.array([2**70, *ids[1:]], object)}, task="g", target="y")
 
+    @pytest.mark.parametrize("digits", [25, 40, 5000])
+    def test_integers_beyond_all_types_are_refused_where_they_are_used(self, digits: int, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        long = "9" * digits
+        rows = [f"{g},{day},{long if day == 2 else day},{2**60 + day},2024-01-0{day}" for g in "ab" for day in (1, 2)]
+        (tmp_path / "a.csv").write_text("\n".join(["g,y,^i.*$,big,day", *rows, ""]))
+        kinds: dict[str, Any] = {"task": "g", "target": "y", "support": 1}
+        loader = TableLoader(tmp_path / "a.csv", **kinds, features=["day", "big"], order="big")
+        assert [column.kind for column in loader.encoding.features] == ["time", "number"]  # type: ignore[union-attr]
+        assert read_table(tmp_path / "a.csv").values("big").tolist() == [2**60 + 1, 2**60 + 2] * 2
+        with pytest.raises(ArgumentException, match=r"^table\['\^i\.\*\$'\] must .*integers of .* 64 bits"):
+            TableLoader(tmp_path / "a.csv", **kinds)
+        # An encoding of strings has them as they are.
+        assert read_table(tmp_path / "a.csv", strings=["^i.*$"]).values("^i.*$").tolist() == ["1", long] * 2
+
     @pytest.mark.parametrize(
         ("name", "header"),
         [
@@ -1382,6 +1397,21 @@ class TestClasses:
 
 
 class TestTimes:
+    @pytest.mark.parametrize("form", ["%Y-%m-%d", "%Y/%m/%dT%H:%M", "%d.%m.%Y %H:%M", "%m/%d/%Y"])
+    def test_dates_as_strings_are_told_of(self, form: str) -> None:
+        days = [(datetime.date(2024, 1, 1) + datetime.timedelta(day)).strftime(form) for day in range(300)]
+        table = {"g": [1, 1, 2, 2], "day": days[:4], "x": np.arange(4.0), "y": np.arange(4.0)}
+        message = "column 'day' has dates as strings, each of which is an input of its own; convert it to times, as pan"
+        with pytest.warns(UserWarning, match=message):
+            loader = TableLoader(table, task="g", target="y", seed=0)
+        # Once, and not of strings that are groups, or read by an encoding.
+        loader.split(1, 1)
+        TableLoader(table, task="g", target="y", encoding=loader.encoding)
+        TableLoader(table | {"day": days[:2] * 2}, task="day", target="y", features=["x"], seed=0)
+        many = {"g": np.repeat([1, 2], 150), "day": days, "y": np.arange(300.0)}
+        with pytest.raises(ArgumentException, match="got 300; convert its dates to times, or leave it out of the feat"):
+            TableLoader(many, task="g", target="y", seed=0)
+
     @pytest.mark.parametrize("unit", ["D", "s", "us", "ns"])
     def test_groups_and_classes_are_pythons_times(self, unit: str) -> None:
         days = [datetime.datetime(2020, 1, day) for day in (1, 2, 3)]

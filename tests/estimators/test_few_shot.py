@@ -493,6 +493,9 @@ class TestTargetsOfATable:
             for method in (regressor.fit, regressor.score):
                 with pytest.raises(ArgumentException, match="y must be an array, "):
                     method(X, y)
+        for known, lazy in ((regressor, X), (FewShotRegressor(regressing()), table[["x"]])):
+            with pytest.raises(ArgumentException, match=r"^X must be a frame or an array, got .*; collect it"):
+                known.fit(polars.from_pandas(lazy).lazy(), table["took"])
 
     def test_missing_durations_among_objects(self) -> None:
         table = spans(0)

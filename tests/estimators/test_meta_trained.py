@@ -181,6 +181,20 @@ class TestTables:
         with pytest.raises(ArgumentException, match="order_column must be a column of X, 1, 2, 0, got 'age'"):
             MetaTrainedRegressor(2, order_column="age").fit(numbered, y)
 
+    def test_are_no_lazy_frames(self) -> None:
+        X, y = children(8)
+        lazy, targets = polars.from_pandas(X).lazy(), polars.DataFrame({"y": y.to_numpy()}).lazy()
+        model = MetaTrainedRegressor("child", options=SHORT, random_state=0)
+        for method in (model.fit, model.partial_fit, model.predict, model.score):
+            rest = () if method == model.predict else (y,)
+            with pytest.raises(ArgumentException, match=r"^X must be a frame or an array, got .*; collect it"):
+                method(lazy, *rest)
+            if rest:
+                with pytest.raises(ArgumentException, match=r"^y must be an array, a series or a frame.*; collect it"):
+                    method(X, targets)
+            if method == model.fit:
+                model.fit(X, y)
+
     @pytest.mark.parametrize("library", [pd, polars])
     def test_are_frames_after_a_fit_on_an_array(self, library: Any) -> None:
         X, y = children(8)

@@ -548,6 +548,13 @@ class TestGoingOn:
         learner(OuterLearningRate=0.01).Train(resume=run)
         assert told in caplog.text
 
+    def test_the_best_learner_is_read_once(self, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It may have millions of parameters."""
+        read, parse = [], Checkpoint.of
+        monkeypatch.setattr(Checkpoint, "of", lambda data, path: read.append(path) or parse(data, path))
+        open_learner(copied)
+        assert read == [str(copied / "best.safetensors")]
+
 
 class TestFailures:
     @pytest.mark.parametrize("name", ["price_$5_to_$9", "cost_$a_b_c$", "a\udcff"])
@@ -752,6 +759,13 @@ class TestFailures:
         (copied / "metrics.jsonl").write_text("".join(f'{{"Iteration": {i}{rest}}}\n' for i in range(1, 11)))
         with pytest.raises(ArgumentException, match="must hold losses and accuracies"):
             learner().Train(resume=RunFolder(copied))
+
+    def test_an_interval_of_negative_width(self, copied: Path) -> None:
+        lines = (copied / "metrics.jsonl").read_text().replace('LossHalfWidth": ', 'LossHalfWidth": -')
+        (copied / "metrics.jsonl").write_text(lines)
+        for use in (RunFolder(copied).draw, lambda: learner().Train(resume=RunFolder(copied))):
+            with pytest.raises(ArgumentException, match=r"must hold losses .*HalfWidth must be at least 0, .*got -"):
+                use()
 
     def test_lines_of_no_step(self, copied: Path) -> None:
         lines = (copied / "metrics.jsonl").read_text().replace('{"Iteration": 3, "E', '{"Iteration": "x", "E')

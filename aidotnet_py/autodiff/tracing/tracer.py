@@ -44,6 +44,12 @@ _AS_ARRAY = (
     "x = aidotnet_py.autodiff.at(x)[index].set(value), or build the array with np.where, np.concatenate or np.stack"
 )
 
+# Of booleans, functions that can be traced have the same result.
+_INSTEAD = {
+    name: f"use np.{same}(mask), the same for booleans, and in the place of an `if` np.where(np.{same}(mask), a, b)"
+    for name, same in (("all", "min"), ("any", "max"))
+}
+
 
 def _no_value(asked: str, instead: str) -> Callable[[Tracer], Any]:
     def refuse(self: Tracer, *args: Any, **options: Any) -> Any:
@@ -158,7 +164,9 @@ class Tracer(NDArrayOperatorsMixin):
         # ndarray's methods are the functions of the same name.
         if name in _METHODS:
             return lambda *args, **kwargs: _call(name, (self, *args), kwargs)
-        raise AttributeError(f"a traced value has no attribute {name!r}")
+        listed = "docs/engine.md lists the functions that can be traced" if hasattr(np.ndarray, name) else None
+        remedy = _INSTEAD.get(name, listed)
+        raise AttributeError(f"a traced value has no attribute {name!r}{f'; {remedy}' if remedy else ''}")
 
     __bool__ = _no_value("bool() (an `if`, `and`, `while` or comparison chain)", "use np.where(condition, a, b)")
     __float__ = _no_value("float()", _AS_ARRAY)
@@ -210,7 +218,8 @@ def _call(name: str, args: Sequence[Any], options: dict[str, Any]) -> Any:
     function = numpy_functions.get(name)
     if function is None:
         near = get_close_matches(name, numpy_functions, n=3)
-        hint = f"; near to it are {', '.join(near)}" if near else ""
+        remedy = _INSTEAD.get(name, f"near to it are {', '.join(near)}" if near else None)
+        hint = f"; {remedy}" if remedy else ""
         raise NotSupportedException(
             f"np.{name} is not among the functions that can be traced{hint}; docs/engine.md lists them all; "
             "aidotnet_py.autodiff has more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +39,8 @@ _ZONED = OrNone(SWITCH)
 _CATEGORIES: dict[type, str] = {str: "strings", datetime: "times"}
 # Loaders, estimators and the command line show it: it names no argument of one of them alone.
 _LEAVE_OUT = "leave it out of the features"
+
+_DATE = re.compile(r"\s*(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})(\s|T|$)")
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,11 @@ class CategoryColumn:
         """The number of inputs."""
         return len(self.categories)
 
+    @property
+    def has_dates(self) -> bool:
+        """Whether the categories are dates as strings, which are probably meant as times."""
+        return _are_dates(self.categories)
+
     @classmethod
     def fit(cls, columns: Columns, name: str) -> CategoryColumn:
         """Return the categories of a column."""
@@ -146,8 +154,9 @@ class CategoryColumn:
         if not present:
             raise ArgumentException(f"column {name!r:.80} must hold values, got none; {_LEAVE_OUT}")
         if len(present) > _MOST_CATEGORIES:
+            remedy = f"convert its dates to times, or {_LEAVE_OUT}" if _are_dates(present) else _LEAVE_OUT
             raise ArgumentException(
-                f"column {name!r:.80} must have at most {_MOST_CATEGORIES} categories, got {len(present)}; {_LEAVE_OUT}"
+                f"column {name!r:.80} must have at most {_MOST_CATEGORIES} categories, got {len(present)}; {remedy}"
             )
         if "others" in kinds_of(present):
             raise ArgumentException(
@@ -188,6 +197,10 @@ def kinds_of(values: Iterable[Any]) -> set[str]:
     """Return what values are, without missing ones. Booleans are numbers, since True equals 1."""
     kinds: set[type[Any]] = {type(value) for value in values if value is not None and value == value}
     return {"numbers" if issubclass(kind, (int, float)) else _CATEGORIES.get(kind, "others") for kind in kinds}
+
+
+def _are_dates(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) and _DATE.match(value) for value in values)
 
 
 def fit_column(columns: Columns, name: str) -> EncodedColumn:

@@ -11,7 +11,7 @@ from typing import Any
 
 from aidotnet_py.arguments import shown
 from aidotnet_py.data.table.columns import separator_hint
-from aidotnet_py.data.table.forms import errors_of_forms, plain_numbers, strings_in, with_times
+from aidotnet_py.data.table.forms import by_no_pattern, errors_of_forms, plain_numbers, strings_in, with_times
 from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["NEEDS", "check_different", "read_frame"]
@@ -54,7 +54,7 @@ def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, 
         separator = _SEPARATORS[suffix]
         names = _header(polars, source, separator)
         as_strings = [name for name in strings if name in names]
-        frame, texts, mixed = _read_text(polars, source, separator, as_strings)
+        frame, texts, mixed, long = _read_text(polars, source, separator, as_strings)
     # Polars raises errors of its own, OSError and others.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -64,7 +64,7 @@ def read_frame(path: Path, argument: str, strings: Sequence[str]) -> tuple[Any, 
     # A name in quotes may have the separator itself.
     if len(names) == len(left) == 1 and separator not in names[0] and (hint := separator_hint(names)):
         raise _unreadable(path, argument, f"it has one column{hint}")
-    return frame, errors_of_forms(polars, argument, frame, texts, left, mixed)
+    return frame, errors_of_forms(polars, argument, frame, texts, left, mixed, long)
 
 
 def _unreadable(path: Path, argument: str, reason: str) -> ArgumentException:
@@ -100,8 +100,11 @@ def _header(polars: Any, source: Path | bytes, separator: str) -> list[str]:
 
 def _read_text(
     polars: Any, source: Path | bytes, separator: str, as_strings: Sequence[str]
-) -> tuple[Any, dict[str, Any], list[str]]:
-    """Return the frame of a file, its columns of times as they are written, and the names of those of no one form."""
+) -> tuple[Any, dict[str, Any], list[str], dict[str, str]]:
+    """Return the frame of a file, its columns of times as they are written, and the names of those of no one form.
+
+    Last is an integer beyond all of Polars' types from each column that has one.
+    """
     options: dict[str, Any] = {
         "separator": separator,
         "null_values": _MISSING,
@@ -109,7 +112,10 @@ def _read_text(
         "glob": False,
     }
     types = dict.fromkeys(as_strings, polars.String)
-    frame = polars.read_csv(source, schema_overrides=types, **options)
+    try:
+        frame, long = polars.read_csv(source, schema_overrides=types, **options), dict[str, str]()
+    except polars.exceptions.ComputeError:
+        frame, long = _read_long_integers(polars, source, types, options)
     # Polars takes blank lines for rows.
     frame = frame.head(frame.height - _blank_lines_at_the_end(source))
     left = [name for name in strings_in(polars, frame) if name not in as_strings]
@@ -118,7 +124,25 @@ def _read_text(
     read = {name: frame[name] if column is None else column for name, column in timed.items()}
     texts = {name: frame[name] for name, column in read.items() if column.dtype in (polars.Date, polars.Datetime)}
     read |= {name: plain_numbers(polars, read[name], _MISSING) for name in left if read[name].dtype == polars.String}
-    return frame.with_columns(list(read.values())), texts, mixed
+    return frame.with_columns(list(read.values())), texts, mixed, long
+
+
+def _read_long_integers(
+    polars: Any, source: Path | bytes, types: dict[str, Any], options: dict[str, Any]
+) -> tuple[Any, dict[str, str]]:
+    """Return the frame of a file with nothing for integers beyond all types, and the first one of each such column.
+
+    Raises
+    ------
+    polars.exceptions.ComputeError
+        It cannot be read for another reason.
+    """
+    lenient = polars.read_csv(source, schema_overrides=types, ignore_errors=True, **options)
+    whole = {name: polars.String for name, kind in lenient.schema.items() if kind.is_integer()}
+    strict = polars.read_csv(source, schema_overrides=types | whole, **options)
+    missing = {name: by_no_pattern(lenient[name]).is_null() for name in whole}
+    lost = {name: by_no_pattern(strict[name]).filter(rows).drop_nulls()[:1] for name, rows in missing.items()}
+    return lenient, {name: integers[0] for name, integers in lost.items() if len(integers)}
 
 
 def _blank_lines_at_the_end(source: Path | bytes) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from aidotnet_py.exceptions import ArgumentException
 
-__all__ = ["errors_of_forms", "plain_numbers", "strings_in", "with_times"]
+__all__ = ["by_no_pattern", "errors_of_forms", "plain_numbers", "strings_in", "with_times"]
 
 # For Python and for Polars.
 _YEAR_LAST = r"^\s*(\d{1,2})[-/.](\d{1,2})[-/.](\d+)"
@@ -31,7 +31,7 @@ _FINER, _TOO_FINE = r"\.\d{6}\d*[1-9]", r"\.\d{9}\d*[1-9]"
 _YEARS = 1678, 2261
 
 
-def _by_no_pattern(column: Any) -> Any:
+def by_no_pattern(column: Any) -> Any:
     """Return a column under another name: Polars finds it by that, and takes names such as ^a$ for patterns."""
     return column.alias("values")
 
@@ -44,7 +44,7 @@ def strings_in(polars: Any, frame: Any) -> list[str]:
 def with_times(polars: Any, column: Any) -> Any:
     """Return a column of strings as times, to the nanosecond, if all are; None if they are of no one form."""
     # Polars tries every form of a time on every value, which would take ten times as long as all else.
-    strings = _by_no_pattern(column)
+    strings = by_no_pattern(column)
     written = strings.drop_nulls().unique(maintain_order=True)
     if not written[:1].str.contains(r"^\s*[+-]?\d").any():
         return column
@@ -62,7 +62,7 @@ def with_times(polars: Any, column: Any) -> Any:
 
 def plain_numbers(polars: Any, column: Any, missing: Sequence[str]) -> Any:
     """Return a column of strings as numbers if all are, but for blanks around them and a plus, which Polars refuses."""
-    strings = _by_no_pattern(column)
+    strings = by_no_pattern(column)
     # The first one tells most columns of other strings at once.
     first = strings.drop_nulls()[:1]
     read = None if first.is_empty() or _numbers(polars, first, missing) is None else _numbers(polars, strings, missing)
@@ -88,7 +88,7 @@ def _cut_time(column: Any, texts: Any) -> str | None:
     """Return a time among some with nanoseconds that has none in 64 bits, or is finer than these; None for others."""
     if not texts.str.contains(_FINER).any():
         return None
-    beyond = ~_by_no_pattern(column).dt.year().is_between(*_YEARS) | texts.str.contains(_TOO_FINE)
+    beyond = ~by_no_pattern(column).dt.year().is_between(*_YEARS) | texts.str.contains(_TOO_FINE)
     return next(iter(texts.filter(beyond.fill_null(False)).to_list()), None)
 
 
@@ -99,6 +99,7 @@ def errors_of_forms(
     texts: Mapping[str, Any],
     strings: Sequence[str],
     mixed: Sequence[str],
+    long: Mapping[str, str],
 ) -> dict[str, ArgumentException]:
     """Return the errors of columns whose values can be read in several ways, or not as what they are.
 
@@ -116,9 +117,11 @@ def errors_of_forms(
         The columns that are strings because they could not be read as anything else.
     mixed : sequence of str
         Those of them that are times of no one form.
+    long : mapping of str to str
+        An integer of each column that has one beyond all types.
     """
-    timed = {name: _by_no_pattern(written) for name, written in texts.items()}
-    left = {name: _by_no_pattern(frame[name]).drop_nulls() for name in strings}
+    timed = {name: by_no_pattern(written) for name, written in texts.items()}
+    left = {name: by_no_pattern(frame[name]).drop_nulls() for name in strings}
     dates = {name: _unclear_date(written) for name, written in timed.items()}
     dates |= {name: str(w[0]) if name in mixed else _date_left(polars, w) for name, w in left.items()}
     numbers = {name: _number_left(polars, written) for name, written in left.items()}
@@ -127,6 +130,7 @@ def errors_of_forms(
     nothing = "write them so, and nothing for missing ones"
     kinds = (
         (dates, "dates that can be read in one way", "write them as YYYY-MM-DD"),
+        (long, "integers of at most 64 bits", "shorten them"),
         (numbers, "numbers such as 1234.5, or strings", nothing),
         (durations, "durations as numbers", "write them in seconds"),
         (times, f"times of at most nanoseconds, of the years {_YEARS[0]} to {_YEARS[1]}", "round them"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
@@ -19,11 +20,13 @@ from aidotnet_py.data.lists import as_list
 from aidotnet_py.data.random_stream import RandomStream
 from aidotnet_py.data.splitting import SplitLoader
 from aidotnet_py.data.table.columns import Columns
+from aidotnet_py.data.table.encoded_columns import CategoryColumn
 from aidotnet_py.data.table.encoding import MISSING, TableEncoding, name_of_group
 from aidotnet_py.data.table.reading import TableLike, read_table
 from aidotnet_py.data.weightings import WEIGHTING, WEIGHTINGS, WeightingName
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.locks import Lock
 from aidotnet_py.type_parameters import T
 
 __all__ = ["TableLoader"]
@@ -192,6 +195,8 @@ class TableLoader(SplitLoader[T]):
         # Whether the encoding is of this loader's groups; a split then fits a new one, on its first part.
         self._fitted_here = encoding is None
         self._use(encoding or self._fit())
+        if encoding is None:
+            self._warn_of_dates()
         self._stream = self._make_stream(seed)
 
     @property
@@ -208,6 +213,37 @@ class TableLoader(SplitLoader[T]):
     def AvailableClasses(self) -> int:
         """The number of groups."""
         return len(self._labels)
+
+    def with_weighting(self, weighting: WeightingName, *, seed: int | None = None) -> Self:
+        """Return a loader of the same groups and encoding that draws them by another weighting.
+
+        The rows are shared, not copied, and this loader stays as it is.
+
+        Parameters
+        ----------
+        weighting : {"uniform", "balanced", "proportional"}
+            As for the constructor. The first draws of ``"balanced"`` are of each group once.
+        seed : int or None
+            The seed of its random stream; None takes one from the operating system.
+
+        Raises
+        ------
+        ArgumentException
+            ``weighting`` is another value, or the seed is no integer or negative.
+
+        Examples
+        --------
+        >>> from aidotnet_py.data import TableLoader
+        >>> table = {"plant": [1, 1, 2, 2], "day": [0, 4, 2, 6], "height": [1, 3, 5, 7]}
+        >>> loader = TableLoader(table, task="plant", target="height", support=1, seed=0)
+        >>> sorted(task.Name for task in loader.with_weighting("balanced", seed=0).GetTaskBatch(2))
+        ['plant 1', 'plant 2']
+        """
+        loader = copy.copy(self)
+        loader._lock = Lock()
+        loader._weighting = WEIGHTING.check("weighting", weighting)
+        loader._stream = loader._make_stream(seed)
+        return loader
 
     def _without_small(self, columns: Columns) -> Columns:
         """Return the rows of groups that are large enough, and name the others, as an error or in a warning."""
@@ -234,6 +270,16 @@ class TableLoader(SplitLoader[T]):
         message = f"{len(self._left_out)} groups with fewer than {least} rows are left out: {names}{more}"
         warnings.warn(message, UserWarning, stacklevel=level_outside())
         return columns.take(np.flatnonzero(counts[groups] >= least))
+
+    def _warn_of_dates(self) -> None:
+        for column in self._fitted.features:
+            if isinstance(column, CategoryColumn) and column.has_dates:
+                warnings.warn(
+                    f"column {column.name!r:.80} has dates as strings, each of which is an input of its own; convert "
+                    "it to times, as pandas.to_datetime does, or leave it out of the features",
+                    UserWarning,
+                    stacklevel=level_outside(),
+                )
 
     def _take_groups(self, columns: Columns) -> None:
         """Find the groups and the order of their rows."""

@@ -30,10 +30,20 @@ class BestValue(NamedTuple, Generic[T]):
 
 @dataclass(frozen=True)
 class ConfidenceInterval(Generic[T]):
-    """An interval about a mean; ``lower, upper = interval`` takes it apart."""
+    """An interval about a mean; ``lower, upper = interval`` takes it apart.
+
+    Raises
+    ------
+    ArgumentException
+        When the half-width is negative; NaN is one that is not known.
+    """
 
     Mean: T
     HalfWidth: T
+
+    def __post_init__(self) -> None:
+        if self.HalfWidth < 0:
+            raise ArgumentException(f"HalfWidth must be at least 0, or NaN if it is not known, got {self.HalfWidth}")
 
     @property
     def Lower(self) -> T:

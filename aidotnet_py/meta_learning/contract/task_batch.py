@@ -19,6 +19,8 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 from aidotnet_py.keywords import suggests_keywords
 from aidotnet_py.known_attributes import KnownAttributes
 from aidotnet_py.meta_learning.contract import enums
+from aidotnet_py.meta_learning.contract.read_only import HoldsReadOnlyArrays
+from aidotnet_py.meta_learning.contract.statistics import mean_of
 from aidotnet_py.meta_learning.contract.task_checks import check_task, hint_for_batch
 from aidotnet_py.meta_learning.contract.task_markup import MOST_TASKS, html_of_batch
 from aidotnet_py.meta_learning.contract.tasks import IMetaLearningTask, describe_task, is_batches, shown_sets
@@ -32,7 +34,7 @@ E = TypeVar("E", bound=Enum)
 _NONE = np.float64(0.0)
 
 
-class TaskBatch(KnownAttributes, Generic[T_co, TInput_co, TOutput_co]):
+class TaskBatch(KnownAttributes, HoldsReadOnlyArrays, Generic[T_co, TInput_co, TOutput_co]):
     """Tasks of one shape, in order, with what is known of their difficulty and kinship.
 
     A batch does not change, but for the notes of `SetMetadata`. It has a length, is iterated task by task, and is
@@ -141,19 +143,23 @@ class TaskBatch(KnownAttributes, Generic[T_co, TInput_co, TOutput_co]):
     @property
     def AverageDifficulty(self) -> T_co:
         """The mean of the difficulties; 0 if they are unknown."""
-        return cast(T_co, _NONE if self._difficulties is None else self._difficulties.mean())
+        return cast(T_co, _NONE if self._difficulties is None else _mean(self._difficulties))
 
     @property
     def DifficultyVariance(self) -> T_co:
         """The population variance of the difficulties, Σ(dᵢ − d̄)²/n; 0 if they are unknown."""
-        return cast(T_co, _NONE if self._difficulties is None else self._difficulties.var())
+        if self._difficulties is None:
+            return cast(T_co, _NONE)
+        with np.errstate(over="ignore"):
+            squares = (self._difficulties - mean_of(self._difficulties)) ** 2
+        return cast(T_co, _mean(squares, self._difficulties.dtype))
 
     @property
     def AverageTaskSimilarity(self) -> T_co:
         """The mean of the similarities above the diagonal; 0 if they are unknown, or for a single task."""
         if self._similarities is None or self.BatchSize == 1:
             return cast(T_co, _NONE)
-        return cast(T_co, self._similarities[np.triu_indices(self.BatchSize, k=1)].mean())
+        return cast(T_co, _mean(self._similarities[np.triu_indices(self.BatchSize, k=1)]))
 
     @property
     def EstimatedMemoryMB(self) -> float:
@@ -313,6 +319,12 @@ def _numbers(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> NDA
     _check_each(name, array, np.isfinite(array), "finite")
     array.flags.writeable = False
     return array
+
+
+def _mean(values: NDArray[Any], dtype: np.dtype[Any] | None = None) -> Any:
+    """Return the mean, infinite where the dtype, which is that of the values by default, has none so large."""
+    with np.errstate(over="ignore"):
+        return (dtype or values.dtype).type(mean_of(values))
 
 
 def _check_each(name: str, array: NDArray[Any], good: NDArray[np.bool], wanted: str) -> None:

@@ -54,6 +54,7 @@ from aidotnet_py.optimizers import (
     SGDOptimizer,
     parameters_after,
 )
+from aidotnet_py.optimizers.protocol import current_rate
 from aidotnet_py.type_parameters import T, TInput, TOutput
 
 __all__ = ["Batch", "LearnerCore"]
@@ -136,7 +137,7 @@ class LearnerCore(KnownAttributes, ABC, Generic[T, TInput, TOutput, TModel_co]):
 
         Where a solver takes their place, it is the option's, which nothing uses.
         """
-        return self._inner_optimizer().GetCurrentLearningRate()
+        return current_rate(self._inner_optimizer())
 
     @property
     def OuterLearningRate(self) -> float:

@@ -10,6 +10,7 @@ from aidotnet_py.locks import Lock
 from aidotnet_py.meta_learning.learner.journal import Journal
 from aidotnet_py.meta_learning.learner.states import copy_of_memory, memory_of
 from aidotnet_py.optimizers import IGradientBasedOptimizer
+from aidotnet_py.optimizers.protocol import current_rate
 
 __all__ = ["OwnOptimizer", "as_given"]
 
@@ -72,7 +73,7 @@ class OwnOptimizer:
 
     def GetCurrentLearningRate(self) -> float:
         """Return the rate of the next step."""
-        return self._lend(lambda optimizer: optimizer.GetCurrentLearningRate())
+        return self._lend(current_rate)
 
     def GetState(self) -> Mapping[str, Any]:
         """Return its memory, by name: arrays and numbers, which nobody writes over."""

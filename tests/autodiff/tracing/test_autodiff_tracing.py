@@ -62,7 +62,24 @@ def assign(x: Any, key: Any, value: Any) -> None:
             NotSupportedException,
             "np.trunc is not among the functions that can be traced",
         ),
-        (lambda x: x.foo, AttributeError, "a traced value has no attribute 'foo'"),
+        (lambda x: x.foo, AttributeError, "a traced value has no attribute 'foo'$"),
+        (
+            lambda x: (x > 0).all(),
+            AttributeError,
+            r"no attribute 'all'; use np.min\(mask\), .* np.where\(np.min\(mask\), a",
+        ),
+        (
+            lambda x: (x > 0).any(),
+            AttributeError,
+            r"no attribute 'any'; use np.max\(mask\), .* np.where\(np.max\(mask\), a",
+        ),
+        (lambda x: np.all(x > 0), NotSupportedException, r"np.all is not among .* traced; use np.min\(mask\), "),
+        (lambda x: np.any(x > 0), NotSupportedException, r"np.any is not among .* traced; use np.max\(mask\), "),
+        (
+            lambda x: x.round(),
+            AttributeError,
+            "no attribute 'round'; docs/engine.md lists the functions that can be tra",
+        ),
         (
             lambda x: len(x),
             ArgumentException,

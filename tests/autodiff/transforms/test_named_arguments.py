@@ -97,6 +97,18 @@ def test_names_of_the_transforms_own_arguments_are_free_for_f() -> None:
     assert ad.trace(f, x, function=y, named=w)(x, function=y, named=w) == np.sum(x * y * w)
     assert_array_equal(ad.vjp(lambda a, f: a * f, x, f=w)[1](np.ones(3))[0], w)
     assert_array_equal(ad.grad(lambda a, argument: np.sum(a * argument))(x, argument=w), w)
+    assert ad.trace(lambda a, self: np.sum(a * self), x, self=w)(x, self=w) == np.sum(x * w)
+
+    def cubes(a: Any, **named: Any) -> Any:
+        (factor,) = named.values()
+        return np.sum(factor * a**3)
+
+    for name in ("f", "x", "v"):
+        assert_array_equal(ad.hvp(cubes, x, y, **{name: w}), 6 * w * x * y)
+    for name in ("f", "primals", "tangents"):
+        assert_allclose(ad.jvp(cubes, (x,), (y,), **{name: w})[1], np.sum(3 * w * x**2 * y))
+    for name in ("f", "x"):
+        assert_allclose(ad.linearize(cubes, x, **{name: w})[1](y), np.sum(3 * w * x**2 * y))
 
 
 def test_names_of_outer_traced_values_are_differentiated_by_the_outer_transform() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import statistics
 from datetime import timedelta
 from typing import Any
@@ -340,6 +342,32 @@ class TestAdaptation:
             adapted(perStepLosses=np.ones((1, 1)))
         with pytest.raises(ArgumentException, match=r"step_parameters must be two-dimensional, got shape \(3,\)"):
             adapted(step_parameters=np.ones(3))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))])
+def test_copies_have_arrays_that_cannot_be_written_to(copied: Any) -> None:
+    adaptation = adapted(perStepLosses=[1.0, 0.5], step_parameters=np.ones((1, 3)))
+    evaluation = evaluated([1.0, 2.0], single_accuracies=np.ones(2))
+    for result, names in (
+        (trained([1.0, 2.0]), ("LossHistory", "AccuracyHistory")),
+        (evaluation, ("PerTaskLosses", "PerTaskAccuracies", "single_accuracies")),
+        (adaptation, ("PerStepLosses", "step_parameters")),
+    ):
+        again = copied(result)
+        for name in names:
+            np.testing.assert_array_equal(getattr(again, name), getattr(result, name))
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(again, name)[0] = 3
+
+
+def test_results_are_equal_to_themselves_alone_and_keys_of_a_mapping() -> None:
+    def stepped() -> MetaTrainingStepResult:
+        return MetaTrainingStepResult(np.float32(1), np.float32(1), np.float32(1), 4, 1, 2.5)
+
+    for make in (stepped, adapted, lambda: trained([1.0]), lambda: evaluated([1.0])):
+        first, second = make(), make()
+        assert {first: 1, second: 2}[first] == 1
+        assert first != second
 
 
 def test_a_report_says_worse_where_it_got_worse() -> None:

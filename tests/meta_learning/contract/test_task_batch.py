@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import statistics
 from typing import Any
@@ -77,16 +78,29 @@ class TestMembers:
         assert batch.GetMetadata("epoch") == 3
         assert batch.GetMetadata("other") is None
 
+    @pytest.mark.parametrize(("dtype", "most"), [(np.float16, 6e4), (np.float32, 3e38), (np.float64, 1.7e308)])
+    def test_numbers_whose_sum_is_too_large(self, dtype: Any, most: float) -> None:
+        known = {"taskDifficulties": np.full(3, most, dtype), "taskSimilarities": np.full((3, 3), most, dtype)}
+        batch = TaskBatch(tasks(3), **known)
+        assert batch.AverageDifficulty == batch.AverageTaskSimilarity == dtype(most)
+        assert batch.DifficultyVariance == 0
+        assert {type(value) for value in (batch.AverageDifficulty, batch.DifficultyVariance)} == {dtype}
+        # No number of the type is so large.
+        apart = TaskBatch(tasks(2), taskDifficulties=np.array([0.0, most], dtype))
+        assert apart.AverageDifficulty == dtype(most / 2)
+        assert apart.DifficultyVariance == np.inf
+
     def test_does_not_change(self) -> None:
         difficulties = np.array([1.0, 2.0])
         batch = TaskBatch(tasks(2), taskDifficulties=difficulties, taskSimilarities=np.eye(2))
         difficulties[0] = 9.0
         assert batch.TaskDifficulties is not None
         assert batch.TaskDifficulties.tolist() == [1.0, 2.0]
-        with pytest.raises(ValueError, match="read-only"):
-            batch.TaskDifficulties[0] = 3.0
-        with pytest.raises(ValueError, match="read-only"):
-            batch.TaskSimilarities[0, 1] = 3.0  # type: ignore[index]
+        for copied in (batch, copy.deepcopy(batch)):
+            with pytest.raises(ValueError, match="read-only"):
+                copied.TaskDifficulties[0] = 3.0
+            with pytest.raises(ValueError, match="read-only"):
+                copied.TaskSimilarities[0, 1] = 3.0  # type: ignore[index]
         with pytest.raises(AttributeError):
             batch.Tasks = ()  # type: ignore[misc]
 

@@ -641,6 +641,20 @@ def test_any_inner_optimizer_is_fresh_for_each_task(backend: Backend) -> None:
     assert backend.to_numpy(given.velocity)[0] == 1e6
 
 
+@pytest.mark.parametrize("told", [None, "0.1", float("nan"), np.ones(2)], ids=str)
+def test_the_rates_of_a_learner_are_numbers(told: Any) -> None:
+    class Telling(Heavyball):
+        def GetCurrentLearningRate(self) -> Any:
+            return told
+
+    learner = linear_learner(get_backend("numpy"), InnerOptimizer=Telling(), MetaOptimizer=Telling())
+    for ask in (lambda: learner.InnerLearningRate, lambda: learner.OuterLearningRate):
+        with pytest.raises(
+            ArgumentException, match=r"result of Telling\.GetCurrentLearningRate must be a finite number"
+        ):
+            ask()
+
+
 def test_any_meta_optimizer(backend: Backend) -> None:
     ours, theirs = linear_learner(backend, MetaOptimizer=SGDOptimizer(0.1, 0.5)), linear_learner(backend)
     theirs.Options.MetaOptimizer = Heavyball()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.meta_learning.contract.read_only import HoldsReadOnlyArrays
 from aidotnet_py.meta_learning.contract.results.fields import (
     check_all_given,
     check_threshold,
@@ -25,7 +26,7 @@ __all__ = ["MetaAdaptationResult"]
 
 
 @dataclass(frozen=True, eq=False, init=False)
-class MetaAdaptationResult(Generic[T]):
+class MetaAdaptationResult(HoldsReadOnlyArrays, Generic[T]):
     """How adapting to one task went.
 
     Parameters

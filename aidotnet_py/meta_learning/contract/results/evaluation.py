@@ -10,6 +10,7 @@ from typing import Generic
 from numpy.typing import NDArray
 
 from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.meta_learning.contract.read_only import HoldsReadOnlyArrays
 from aidotnet_py.meta_learning.contract.results.fields import check_all_given, set_fields, vector_pair
 from aidotnet_py.meta_learning.contract.results.text import html, report, shown_rows, spread
 from aidotnet_py.meta_learning.contract.statistics import BasicStats, ConfidenceInterval
@@ -23,7 +24,7 @@ _NORMALIZED_BY: Mapping[Statistics, str] = {"batch": "each query set as a whole"
 
 
 @dataclass(frozen=True, eq=False, init=False)
-class MetaEvaluationResult(Generic[T]):
+class MetaEvaluationResult(HoldsReadOnlyArrays, Generic[T]):
     """How a learner does on tasks that it adapts to.
 
     Parameters

@@ -14,7 +14,7 @@ from aidotnet_py.type_parameters import T
 __all__ = ["MetaTrainingStepResult"]
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, eq=False, init=False)
 class MetaTrainingStepResult(Generic[T]):
     """One meta-training step.
 

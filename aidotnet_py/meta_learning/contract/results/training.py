@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from aidotnet_py.arguments import ANY_WHOLE
 from aidotnet_py.exceptions import ArgumentOutOfRangeException
 from aidotnet_py.keywords import suggests_keywords
+from aidotnet_py.meta_learning.contract.read_only import HoldsReadOnlyArrays
 from aidotnet_py.meta_learning.contract.results.fields import check_all_given, check_threshold, set_fields, vector_pair
 from aidotnet_py.meta_learning.contract.results.text import change, html, place_of_best, report, shown_rows
 from aidotnet_py.meta_learning.contract.statistics import BestValue, best_of, difference
@@ -22,7 +23,7 @@ __all__ = ["MetaTrainingResult"]
 
 
 @dataclass(frozen=True, eq=False, init=False)
-class MetaTrainingResult(Generic[T]):
+class MetaTrainingResult(HoldsReadOnlyArrays, Generic[T]):
     """A whole run of meta-training.
 
     Parameters
