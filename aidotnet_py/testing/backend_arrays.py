@@ -133,7 +133,8 @@ def _copies(backend: Backend) -> None:
 
 def _operators(backend: Backend) -> None:
     for dtype in (np.float64, np.float32):
-        host, wide = np.arange(1, 7, dtype=dtype).reshape(2, 3), np.array([[2], [4]], dtype)
+        host: Host = np.arange(1, 7, dtype=dtype).reshape(2, 3)
+        wide: Host = np.array([[2], [4]], dtype)
         x, column = backend.asarray(host), backend.asarray(wide)
         for name, found, wanted in (
             ("x + y", x + x, host + host),

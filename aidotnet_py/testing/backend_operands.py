@@ -59,7 +59,8 @@ def _check(cases: Callable[[Backend], Iterable[_Case]], backend: Backend) -> Non
             name, lay_out = layouts[(turn + place) % len(layouts)]
             hosts = [_values(turn, i, shape, dtype) for i, shape in enumerate(case.shapes)]
             if case.corner is not None:
-                hosts[0] += np.diag(np.where(np.arange(hosts[0].shape[-1]) == 0, case.corner, 9.0)).astype(dtype)
+                diagonal = [case.corner, *[9.0] * (case.shapes[0][-1] - 1)]
+                hosts[0] += np.diag(diagonal).astype(dtype)
             # A matrix of one row repeated has no inverse.
             least = 0 if case.corner is None else 2
             operands = [lay_out(backend, x) if x.ndim > least else backend.asarray(x) for x in hosts]
@@ -72,7 +73,7 @@ def _check(cases: Callable[[Backend], Iterable[_Case]], backend: Backend) -> Non
                 found = _result(backend, case, operands, wanted, kind)
             shapes = " and ".join(map(str, case.shapes))
             what = f"{case.name} of {_NAMES[dtype]} {shapes}"
-            agree(backend, f"{what}, arrays {name}," if name else what, found, wanted)
+            agree(backend, f"{what}, {name} in memory," if name else what, found, wanted)
 
 
 def _as_given(backend: Backend, host: Host) -> Array:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from aidotnet_py.backends import Array, Backend
 
-__all__ = ["LAYOUTS", "spaced"]
+__all__ = ["LAYOUTS"]
 
 Host = NDArray[Any]
 
 
-def spaced(backend: Backend, host: Host) -> Array:
+def _spaced(backend: Backend, host: Host) -> Array:
     """Return an array of which every second element of a larger one is part."""
     wide = backend.asarray(np.repeat(host, 2, axis=-1))
     start = min(1, host.shape[-1])
@@ -23,6 +23,7 @@ def spaced(backend: Backend, host: Host) -> Array:
 
 
 def _turned(backend: Backend, host: Host) -> Array:
+    """Return an array whose axes lie in memory in reverse order."""
     return backend.permute_dims(backend.asarray(host.T), tuple(range(host.ndim))[::-1])
 
 
@@ -37,8 +38,8 @@ def _repeated(backend: Backend, host: Host) -> Array:
 
 #: From a name to what lays an array of one axis or more out that way.
 LAYOUTS: Mapping[str, Callable[[Backend, Host], Array]] = {
-    "of every second element": spaced,
-    "of axes in reverse order": _turned,
-    "that runs backwards": _backwards,
-    "of one entry repeated": _repeated,
+    "spaced": _spaced,
+    "turned": _turned,
+    "backward": _backwards,
+    "repeated": _repeated,
 }
