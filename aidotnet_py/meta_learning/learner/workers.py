@@ -19,7 +19,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import current_thread
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -299,12 +299,12 @@ def _require_made_of_options(kind: type[Any]) -> None:
         ) from error
 
 
-def _require_future(executor: Executor, future: Any) -> Future[Any]:
-    if not isinstance(future, Future):
+def _require_future(executor: Executor, future: Future[Any]) -> Future[Any]:
+    if not isinstance(future, Future):  # pyright: ignore[reportUnnecessaryIsInstance] -- of a user's executor
         raise InvalidOperationException(
             f"{type(executor).__name__}.submit must return a concurrent.futures.Future, got a {type(future).__name__}"
         )
-    return cast("Future[Any]", future)
+    return future
 
 
 def _require_another_thread(executor: Executor) -> None:
