@@ -209,8 +209,9 @@ class TorchBackend:
 
     def scatter_add(self, values: Any, indices: Any, out: Any) -> Any:
         rows = plain(values).reshape(-1, *out.shape[1:])
-        total = torch.zeros(tuple(out.shape), dtype=out.dtype)
-        return into(out, total.index_add_(0, plain(indices).reshape(-1), rows))
+        # Half precision adds up in single precision.
+        total = torch.zeros(tuple(out.shape), dtype=torch.float32 if out.dtype == torch.float16 else out.dtype)
+        return into(out, total.index_add_(0, plain(indices).reshape(-1), rows.to(total.dtype)))
 
     def argsort(self, array: Any, out: Any = None) -> Any:
         return into(out, torch.argsort(plain(array), dim=-1, stable=True))
@@ -220,7 +221,8 @@ class TorchBackend:
         return into(out, rows.permute(0, 1, 2, 4, 5, 3).clone())
 
     def fold(self, patches: Any, stride: tuple[int, int], out: Any) -> Any:
-        windows, total = plain(patches), torch.zeros(tuple(out.shape), dtype=out.dtype)
+        windows = plain(patches)
+        total = torch.zeros(tuple(out.shape), dtype=torch.float32 if out.dtype == torch.float16 else out.dtype)
         _, rows, columns, height, width, _ = windows.shape
         for i in range(height):
             for j in range(width):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
@@ -41,12 +43,21 @@ def executor_of(workers: int | None, scheduler: str | None) -> Callable[[], Exec
 
 def _processes(count: int) -> Executor:
     # Begun anew: a fork would copy threads' locks as they happen to be.
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_home)
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
 
 
-def _leave_interrupts_to_home() -> None:
-    """Ignore Ctrl-C, which a terminal sends to all processes; the run ends its workers itself."""
+def _begin() -> None:
+    """Leave it to the run to end its workers: by its word, or by its own end, if that leaves it no time for a word."""
+    # A terminal sends Ctrl-C to all processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    run = multiprocessing.parent_process()
+    assert run is not None
+    run.join()
+    os._exit(1)
 
 
 def _of_scheduler(address: str) -> Callable[[], Executor]:

@@ -8,6 +8,7 @@ from aidotnet_py.backends import Backend, available_backends, backend_of, get_ba
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.testing.backend_arrays import ARRAY_CHECKS
 from aidotnet_py.testing.backend_engine import ENGINE_CHECKS
+from aidotnet_py.testing.backend_operands import OPERAND_CHECKS
 from aidotnet_py.testing.running import run_checks
 
 __all__ = ["check_backend"]
@@ -16,8 +17,9 @@ __all__ = ["check_backend"]
 def check_backend(backend: Backend | str) -> None:
     """Hold a registered backend to the protocol: each operation to NumPy's, then derivatives, solves and training.
 
-    Each operation is called without ``out``, with a new one and with a strided one; views must share memory. If all
-    operations pass, Programs of Hessian products run on the backend until they are compiled, all solvers
+    Each operation is called without ``out``, with a new one and with a strided one; views must share memory. Then it
+    gets operands of all dtypes, float16 if the backend has it, in many shapes and layouts. If all operations pass,
+    Programs of Hessian products run on the backend until they are compiled, all solvers
     solve, and iMAML takes steps in float64 and MAML in float32, beside NumPy. It takes a second or two.
 
     Parameters
@@ -49,7 +51,8 @@ def check_backend(backend: Backend | str) -> None:
     known = get_backend(backend)
     subject = f"backend {getattr(known, 'name', '?')!r}"
     # What an operation gets wrong would show in the rest too, at places where nobody can read it.
-    run_checks(subject, {name: partial(check, known) for name, check in ARRAY_CHECKS.items()})
+    for checks in (ARRAY_CHECKS, OPERAND_CHECKS):
+        run_checks(subject, {name: partial(check, known) for name, check in checks.items()})
     owner = backend_of(known.asarray(0.0))
     if owner is None or known.name not in available_backends() or get_backend(known.name) is not known:
         raise ArgumentException(

@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aidotnet_py.autodiff import trace, vmap
+from aidotnet_py.autodiff import trace, vjp, vmap
 from aidotnet_py.autodiff.extend import Equation, Literal, Program, Variable, host_array, trace_once
 from aidotnet_py.backends import Array, Backend, backend_of, get_backend
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.testing.derivatives import check_derivatives
+from aidotnet_py.testing.layouts import LAYOUTS
 from aidotnet_py.testing.running import run_checks
 
 __all__ = ["check_primitive"]
@@ -28,10 +29,12 @@ _ROWS = 3
 def check_primitive(function: Callable[..., Any], *args: Any, order: int = 3, tolerance: float | None = None) -> None:
     """Hold primitives to what the engine relies on: what ``run`` writes, ``batch``, and derivatives of all orders.
 
-    A ``run`` must write every element of ``out``, of a strided one too, from strided inputs, and change no input; what
-    is ``commutative`` or ``in_place`` must be so. A ``batch`` must give the rows that single calls give, whichever
-    inputs have the new axis, and twice over. Where value and arguments are floating, `check_derivatives` compares
-    derivatives with central differences, in all arguments and in each while the others are constants.
+    A ``run`` must write every element of ``out``, of a strided one too, from inputs of every layout, and change no
+    input; what is ``commutative`` or ``in_place`` must be so. A ``batch`` must give the rows that single calls give,
+    for one row too, whichever inputs have the new axis, and twice over. Where value and arguments are floating,
+    `check_derivatives` compares derivatives with central differences, also of a composition with other functions, of
+    the rows, and in each argument while the others are constants. All of it is for the arguments' dtypes: other dtypes
+    need calls of their own.
 
     Parameters
     ----------
@@ -81,7 +84,10 @@ def check_primitive(function: Callable[..., Any], *args: Any, order: int = 3, to
         "vmap": lambda: _check_rows(function, backend, arrays),
     }
     if floating:
-        checks["derivatives"] = lambda: check_derivatives(function, *arrays, order=order, tolerance=tolerance)
+        composed = partial(_composed, function, arrays, program(*arrays))
+        checks["derivatives"] = lambda: check_derivatives(composed, *arrays, order=order, tolerance=tolerance)
+        checks["derivatives of vmap"] = lambda: _check_slopes_of_rows(function, backend, arrays, tolerance)
+        checks["vmap of derivatives"] = lambda: _check_rows_of_slopes(function, backend, arrays)
         for place in range(len(arrays)) if len(arrays) > 1 else ():
             alone = partial(_check_alone, function, arrays, place, tolerance)
             checks[f"derivatives in argument {place} alone"] = alone
@@ -95,6 +101,18 @@ def _check_runs(program: Program, backend: Backend, arrays: Sequence[Array]) -> 
     for equation in program.equations:
         operands = [a.value if isinstance(a, Literal) else values[a] for a in equation.inputs]
         values[equation.output] = _Run(backend, equation, operands).check()
+
+
+def _composed(function: Callable[..., Any], arrays: Sequence[Array], value: Any, *xs: Any) -> Any:
+    """Compute a function between others, whose own values and slopes at the point are 0 and 1.
+
+    So its tangents and cotangents depend on the point too, as they do in use.
+    """
+    return _bent(function(*(_bent(x, at) for x, at in zip(xs, arrays, strict=True))), value)
+
+
+def _bent(x: Any, at: Any) -> Any:
+    return x + 0.125 * np.square(x - at)
 
 
 def _check_alone(function: Callable[..., Any], arrays: Sequence[Array], place: int, tolerance: float | None) -> None:
@@ -128,13 +146,26 @@ class _Run:
         again = self._host(self._into(self._new(_BEFORE[1]), self.operands))
         kept = np.argwhere(~_same(again, wanted))
         assert not len(kept), f"{name}.run must write every element of out, got none at {tuple(map(int, kept[0]))}"
-        _require_same(
-            f"a strided out of {name}.run", self._host(self._into(self._strided_out(), self.operands)), wanted
-        )
-        from_strided = self._host(self._into(self._new(_BEFORE[0]), [self._strided(x) for x in self.operands]))
-        _require_same(f"{name}.run of strided inputs", from_strided, wanted)
+        for layout in ("spaced", "turned") if wanted.ndim else ():
+            into = LAYOUTS[layout](self.backend, np.full_like(wanted, _BEFORE[0]))
+            _require_near(f"a {layout} out of {name}.run", self._host(self._into(into, self.operands)), wanted)
+        for layout, lay_out in LAYOUTS.items():
+            self._check_layout(layout, lay_out)
         self._check_flags(wanted)
         return result
+
+    def _check_layout(self, layout: str, lay_out: Callable[[Backend, NDArray[Any]], Array]) -> None:
+        """Compare a run of inputs that lie otherwise in memory with one of copies in C order."""
+        # Numbers and arrays of no axes have one layout.
+        operands = [lay_out(self.backend, self._host(x)) if getattr(x, "shape", ()) else x for x in self.operands]
+        copies = [self.backend.asarray(self._host(x)) if getattr(x, "shape", ()) else x for x in operands]
+        try:
+            wanted = self._host(self._into(self._new(_BEFORE[0]), copies))
+        except Exception:
+            # One entry repeated may have no value, such as a matrix that has no inverse then.
+            return
+        found = self._host(self._into(self._new(_BEFORE[0]), operands))
+        _require_near(f"{self.equation.primitive.name}.run of {layout} inputs", found, wanted)
 
     def _check_flags(self, wanted: NDArray[Any]) -> None:
         primitive, kind, inputs = self.equation.primitive, self.equation.output.type, self.operands
@@ -165,45 +196,114 @@ class _Run:
         kind = self.equation.output.type
         return self.backend.asarray(np.full(kind.shape, value).astype(kind.dtype))
 
-    def _strided_out(self) -> Array:
-        kind = self.equation.output.type
-        return self._strided(self.backend.empty(kind.shape, kind.dtype)) if kind.shape else self._new(_BEFORE[0])
-
-    def _strided(self, x: Any) -> Any:
-        """Return an array of the same numbers that lie apart in memory; numbers and scalars as they are."""
-        if not getattr(x, "shape", ()):
-            return x
-        wide = self.backend.empty((*x.shape[:-1], 2 * x.shape[-1]), self.backend.dtype_of(x))
-        view = self.backend.index(wide, (*[slice(None)] * (len(x.shape) - 1), slice(None, None, 2)))
-        self.backend.copyto(view, x)
-        return view
-
     def _host(self, x: Any) -> NDArray[Any]:
         return np.array(self.backend.to_numpy(x) if self.backend.owns(x) else x)
 
 
 def _check_rows(function: Callable[..., Any], backend: Backend, arrays: Sequence[Array]) -> None:
-    """Compare vmap over each argument, over all of them, and twice over, with single calls."""
+    """Compare vmap over each argument, over all of them, over one row, and twice over, with single calls."""
     single = trace_once(function, *arrays)
-    hosts = [backend.to_numpy(a) for a in arrays]
-    stacks = [np.stack([_moved(h, k) for k in range(_ROWS)]) for h in hosts]
-    for chosen in sorted(itertools.product((False, True), repeat=len(hosts)))[1:]:
-        axes = tuple(0 if c else None for c in chosen)
-        given = [backend.asarray(s if c else h) for s, h, c in zip(stacks, hosts, chosen, strict=True)]
+    for rows in _all_rows(backend, arrays):
+        wanted = rows.each(single)
+        mapped = vmap(function, in_axes=rows.axes)
+        found = trace(mapped, *rows.given)(*rows.given)
+        _require_near(f"vmap over {rows.where}", backend.to_numpy(found), wanted)
+        one = rows.first()
+        found = trace(mapped, *one)(*one)
+        _require_near(f"vmap of one row over {rows.where}", backend.to_numpy(found), wanted[:1])
+        twice = rows.twice()
+        nested = trace(vmap(mapped, in_axes=rows.axes), *twice)(*twice)
+        _require_near(f"vmap twice over {rows.where}", backend.to_numpy(nested), np.stack([wanted, wanted[::-1]]))
+
+
+def _check_slopes_of_rows(
+    function: Callable[..., Any], backend: Backend, arrays: Sequence[Array], tolerance: float | None
+) -> None:
+    """Check the derivatives of vmap over each argument and over all of them: those of what ``batch`` returns."""
+    for rows in _all_rows(backend, arrays):
+        # At the point itself: whether a function is smooth elsewhere is not known.
+        given = rows.alike()
+        try:
+            check_derivatives(vmap(function, in_axes=rows.axes), *given, order=1, tolerance=tolerance)
+        except AssertionError as error:
+            raise AssertionError(f"over {rows.where}, {error}") from error
+
+
+def _check_rows_of_slopes(function: Callable[..., Any], backend: Backend, arrays: Sequence[Array]) -> None:
+    """Check runs and rows of the derivatives, which may be other primitives."""
+    value = backend.to_numpy(trace_once(function, *arrays)(*arrays))
+    weights = backend.asarray(np.cos(np.arange(value.size)).reshape(value.shape).astype(value.dtype))
+
+    def slopes(weights: Any, *xs: Any) -> Any:
+        return np.concatenate([np.ravel(slope) for slope in vjp(function, *xs)[1](weights)])
+
+    given = [weights, *arrays]
+    _check_runs(trace_once(slopes, *given), backend, given)
+    single = trace_once(slopes, *given)
+    for chosen in ((True,) * len(given), (True, *[False] * len(arrays))):
+        rows = _Rows(backend, given, chosen)
+        found = trace(vmap(slopes, in_axes=rows.axes), *rows.given)(*rows.given)
+        _require_near(f"vmap of the derivatives over {rows.where}", backend.to_numpy(found), rows.each(single))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Arguments of which some have a new leading axis."""
+
+    backend: Backend
+    arrays: Sequence[Array]
+    chosen: Sequence[bool]
+
+    @property
+    def axes(self) -> tuple[int | None, ...]:
+        return tuple(0 if c else None for c in self.chosen)
+
+    @property
+    def where(self) -> str:
+        return "arguments " + ", ".join(str(i) for i, c in enumerate(self.chosen) if c)
+
+    @cached_property
+    def _hosts(self) -> list[NDArray[Any]]:
+        hosts = [self.backend.to_numpy(a) for a in self.arrays]
+        return [
+            np.stack([_moved(h, k) for k in range(_ROWS)]) if c else h for h, c in zip(hosts, self.chosen, strict=True)
+        ]
+
+    @cached_property
+    def given(self) -> list[Array]:
+        """The arguments."""
+        return list(map(self.backend.asarray, self._hosts))
+
+    def each(self, single: Callable[..., Any]) -> NDArray[Any]:
+        """Return the values of single calls."""
         rows = [
-            backend.to_numpy(
-                single(*(backend.asarray(s[k] if c else h) for s, h, c in zip(stacks, hosts, chosen, strict=True)))
-            )
+            single(*(self.backend.asarray(h[k] if c else h) for h, c in zip(self._hosts, self.chosen, strict=True)))
             for k in range(_ROWS)
         ]
-        mapped = vmap(function, in_axes=axes)
-        where = "arguments " + ", ".join(str(i) for i, c in enumerate(chosen) if c)
-        _require_near(f"vmap over {where}", backend.to_numpy(trace(mapped, *given)(*given)), np.stack(rows))
-        twice = [
-            backend.asarray(np.stack([s, s[::-1]]) if c else h) for s, h, c in zip(stacks, hosts, chosen, strict=True)
+        return np.stack(list(map(self.backend.to_numpy, rows)))
+
+    def alike(self) -> list[Array]:
+        """Return the arguments with rows that are all as the first."""
+        return [
+            self.backend.asarray(np.stack([h[0]] * _ROWS) if c else h)
+            for h, c in zip(self._hosts, self.chosen, strict=True)
         ]
-        nested = backend.to_numpy(trace(vmap(mapped, in_axes=axes), *twice)(*twice))
-        _require_near(f"vmap twice over {where}", nested, np.stack([np.stack(rows), np.stack(rows[::-1])]))
+
+    def first(self) -> list[Array]:
+        """Return the arguments of one row."""
+        return [self.backend.asarray(h[:1] if c else h) for h, c in zip(self._hosts, self.chosen, strict=True)]
+
+    def twice(self) -> list[Array]:
+        """Return arguments with one more axis, of the rows and of the rows in reverse order."""
+        return [
+            self.backend.asarray(np.stack([h, h[::-1]]) if c else h)
+            for h, c in zip(self._hosts, self.chosen, strict=True)
+        ]
+
+
+def _all_rows(backend: Backend, arrays: Sequence[Array]) -> list[_Rows]:
+    chosen = sorted(itertools.product((False, True), repeat=len(arrays)))[1:]
+    return [_Rows(backend, arrays, some) for some in chosen]
 
 
 def _moved(x: NDArray[Any], k: int) -> NDArray[Any]:

@@ -47,7 +47,7 @@ def test_half_precision_adds_up_in_single_precision(name: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
 @pytest.mark.parametrize("gap", [2, 3, 8])
 def test_functions_of_one_array_write_every_element_whatever_the_strides(dtype: str, gap: int) -> None:
-    """np.negative of NumPy 2.4 did not, for x with a stride of 8 and out with gaps."""
+    """np.negative of NumPy 2.4 did not, for x with a stride of 8 and out with gaps; nor np.isfinite into any gaps."""
     numpy = get_backend("numpy")
     for step in (4, 8, 16, -8):
         x = np.zeros(6 * abs(step), dtype)[::step]
@@ -57,6 +57,9 @@ def test_functions_of_one_array_write_every_element_whatever_the_strides(dtype: 
             numpy.elementwise(name)(x, out=out)
             assert_array_equal(out, numpy.elementwise(name)(x.copy()))
             assert_array_equal(np.signbit(out), np.signbit(numpy.elementwise(name)(x.copy())))
+        finite = np.zeros(6 * gap, bool)[::gap]
+        numpy.elementwise("isfinite")(x, out=finite)
+        assert finite.all()
 
 
 @pytest.mark.parametrize("place", [-1, 4])

@@ -234,7 +234,7 @@ class TestInnerProblem:
         page.send("handle0", "data", "{x: [NaN], y: [1]}")
         page.until(lambda: "theta[0] must be" in page.alert())
         page.send("handle0", "data", "{x: [1, 2, 3], y: []}")
-        page.until(lambda: "one point" in page.alert())
+        page.until(lambda: "single point" in page.alert())
         assert page.numbers() == before
         page.field("θ").fill("1, 1")
         page.field("θ").press("Enter")

@@ -104,3 +104,15 @@ def check(tmp_path: Path, number: signal.Signals, rounds: int, alone: tuple[dict
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_many_random_signals(number: signal.Signals, tmp_path: Path, alone: tuple[dict[str, bytes], float]) -> None:
     check(tmp_path, number, rounds(3), alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_a_run_that_ends_at_once(number: signal.Signals, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(*TRAIN, "--run", str(run), "--workers", "2")
+    while steps_of(run) < 3 and process.poll() is None:
+        time.sleep(0.01)
+    # Workers that stay hold the streams open, which this reads to their end.
+    code, error = stop(process, number)
+    assert code == -number, error

@@ -84,7 +84,10 @@ def run_elementwise(
     kinds = _kinds(parameters, [*inputs, like])
     plain = [a for p, a in zip(parameters, [*inputs, like], strict=True) if isinstance(a, np.ndarray) and not p.raw]
     shape = np.broadcast_shapes(*(a.shape for a in plain))
-    dtypes = [kinds[p.kind] if p.generic else np.dtype(p.kind) for p in parameters]
+    # The host's compiler may have no half precision: its numbers are computed in single precision, and rounded once.
+    given = [kinds[p.kind] if p.generic else np.dtype(p.kind) for p in parameters]
+    kinds = {letter: _computed(dtype) for letter, dtype in kinds.items()}
+    dtypes = [_computed(dtype) for dtype in given]
     hosts, lines = [], []
     for place, (p, dtype) in enumerate(zip(parameters, dtypes, strict=True)):
         last = place == len(inputs)
@@ -94,14 +97,18 @@ def run_elementwise(
         elif p.raw or not isinstance(inputs[place], np.ndarray):
             hosts.append(np.ascontiguousarray(np.asarray(inputs[place], dtype)))
         else:
-            hosts.append(np.ascontiguousarray(np.broadcast_to(inputs[place], shape)))
+            hosts.append(np.ascontiguousarray(np.broadcast_to(inputs[place], shape), dtype))
         step = "" if p.raw else "[i]" if last or isinstance(inputs[place], np.ndarray) else "[0]"
         lines.append(f"{kind} {'*' if p.raw else '&'}{p.name} = (({kind} *)pointers[{place}]){step};\n")
     body = "".join(lines)
     loop = f"for (ptrdiff_t i = 0; i < size; ++i) {{\n{body}{operation};\n}}\n"
     source = f'{_HEAD}{_typedefs(kinds)}{preamble}\nextern "C" void run(ptrdiff_t size, void **pointers) {{\n{loop}}}\n'
     compiled(source)(ctypes.c_ssize_t(hosts[-1].size), _pointers(hosts))
-    return hosts[-1]
+    return hosts[-1].astype(given[-1], copy=False)
+
+
+def _computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
 
 
 def run_reduction(texts: Sequence[str], text: tuple[str, str, str, str], inputs: Sequence[Any], axis: int) -> Any:

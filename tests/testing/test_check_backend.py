@@ -17,6 +17,7 @@ from places import ROOT
 from aidotnet_py import ArgumentException
 from aidotnet_py.backends import NumPyBackend, register_backend
 from aidotnet_py.testing import check_backend
+from aidotnet_py.testing.backend_operands import OPERAND_CHECKS
 
 xp = pytest.importorskip("array_api_strict")
 strict_backend = pytest.importorskip("strict_backend")
@@ -261,7 +262,7 @@ BROKEN: list[tuple[Callable[[], Any], str]] = [
     (Unfinished, r"- reductions: raised NotImplementedError: later"),
     (OwnsAll, r"- ownership: owns must be false of 'x', got True"),
 ]
-# Of the 18 checks, these are in the default tests.
+# Of the 18 checks of arrays, these are in the default tests.
 BY_DEFAULT = {NoThreads, InTwoSteps, MaskedByProducts, WrongProduct, ViewsAreCopies, NaNLoses, OwnsAll}
 
 
@@ -273,6 +274,86 @@ BY_DEFAULT = {NoThreads, InTwoSteps, MaskedByProducts, WrongProduct, ViewsAreCop
 def test_a_broken_operation_is_named(kind: Callable[[], Any], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_backend(kind())
+
+
+class AnyOrderOfMany(Broken):
+    """Right for few elements, of which most algorithms keep the order."""
+
+    def argsort(self, array: Any, out: Any = None) -> Any:
+        host = self.to_numpy(array)
+        if array.size < 50:
+            return super().argsort(array, out)
+        return self._into(out, self.asarray(host.shape[-1] - 1 - np.argsort(host[..., ::-1], -1, kind="stable")))
+
+
+class NoSigns(Broken):
+    def slogdet(self, matrices: Any, out: Any = None) -> Any:
+        return self._into(out, xp.abs(super().slogdet(matrices)))
+
+
+class BySteps(Broken):
+    """What reads memory as if it were in C order does this."""
+
+    def elementwise(self, name: str) -> Any:
+        f = super().elementwise(name)
+
+        def ordered(x: Any) -> Any:
+            return self.asarray(self.to_numpy(x).ravel("K").reshape(x.shape))
+
+        return (lambda x, out=None: f(ordered(x), out=out)) if name == "tanh" else f
+
+
+class SinglePrecisionLost(Broken):
+    def cumulative_sum(self, array: Any, axis: int, out: Any = None) -> Any:
+        total = super().cumulative_sum(array, axis)
+        return self._into(out, total * 1.001 if self.dtype_of(array) == np.float32 else total)
+
+
+class ThroughFloats(Broken):
+    def elementwise(self, name: str) -> Any:
+        f = super().elementwise(name)
+
+        def maximum(x: Any, y: Any, out: Any = None) -> Any:
+            if not (self.owns(x) and self.owns(y)) or self.dtype_of(x).kind == "f":
+                return f(x, y, out=out)
+            x, y = (xp.astype(a, xp.float64, device=self.device) for a in (x, y))
+            return self._into(out, xp.astype(f(x, y), xp.int64, device=self.device))
+
+        return maximum if name == "maximum" else f
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (AnyOrderOfMany, r"fails 1 of 8 checks:\n- rows of all operands: argsort of"),
+        (NoSigns, r"fails 1 of 8 checks:\n- linear algebra of all operands: slogdet of float64 .* must be -1\.0"),
+        (
+            BySteps,
+            r"fails 1 of 8 checks:\n- elementwise .*: tanh of \w+ \(.*\), turned in memory",
+        ),
+        (SinglePrecisionLost, r"fails 1 of 8 checks:\n- reductions of all operands: cumulative_sum along 0 of float32"),
+        (
+            ThroughFloats,
+            r"fails 1 of 8 checks:\n- elementwise .*: maximum of int64 .* must be 1152921504606846977",
+        ),
+    ],
+)
+@pytest.mark.slow
+def test_an_operation_that_is_broken_for_some_operands_alone_is_named(kind: Callable[[], Any], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_backend(kind())
+
+
+class HalvesAddUpInHalves(OwnArrays):
+    name = "halves"
+
+    def sum(self, array: Any, axes: Any, out: Any = None) -> Any:
+        return np.add.reduce(array, axis=axes, dtype=array.dtype, out=out)
+
+
+def test_sums_of_half_precision_in_half_precision_are_named() -> None:
+    with pytest.raises(AssertionError, match=r"sum of float16 must add up in single precision, .* got 2048"):
+        dict(OPERAND_CHECKS)["sums of half precision"](HalvesAddUpInHalves())
 
 
 class WrongOnLongRows(Broken):

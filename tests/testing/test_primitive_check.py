@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aidotnet_py.autodiff import erf
+from aidotnet_py.autodiff import erf, stop_gradient
 from aidotnet_py.autodiff.extend import ArrayType, Primitive, emit
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.testing import check_primitive
@@ -41,6 +41,15 @@ def by_memory(backend: Any, out: Any, x: Any) -> None:
     np.lib.stride_tricks.as_strided(out, (x.size,), (x.itemsize,))[...] = 2.0 * flat
 
 
+def wrong_if(condition: Callable[[Any], bool]) -> Callable[..., None]:
+    """Return a run that forgets to double inputs of some layout."""
+
+    def run(backend: Any, out: Any, x: Any) -> None:
+        out[...] = x if condition(x) else 2.0 * x
+
+    return run
+
+
 def test_a_primitive_that_is_right_passes() -> None:
     check_primitive(doubled(), POINT)
     check_primitive(doubled(), POINT.astype(np.float32))
@@ -66,7 +75,7 @@ def test_arguments_may_be_integers() -> None:
             r"must write into out and return None, got an array of shape \(2, 3\)",
         ),
         ({"run": into_the_input}, "doubled.run must not change its inputs, got a change of input 0"),
-        ({"run": by_memory}, "a strided out of doubled.run must be"),
+        ({"run": by_memory}, "a spaced out of doubled.run must be"),
         ({"jvp": None}, "- derivatives: the derivative of order 1"),
         ({"transpose": lambda cotangent, x: [cotangent]}, r"- derivatives: .* \(reverse mode\)"),
         (
@@ -78,6 +87,26 @@ def test_arguments_may_be_integers() -> None:
             "- vmap: vmap over arguments 0 must have shape",
         ),
         ({"batch": lambda inputs, batched, size: inputs[0] + 1.0}, "- vmap: vmap over arguments 0 must be"),
+        ({"run": wrong_if(lambda x: x.flags.f_contiguous)}, r"- runs: doubled.run of turned inputs must be"),
+        ({"run": wrong_if(lambda x: x.strides[-1] < 0)}, r"- runs: doubled.run of backward inputs must be"),
+        ({"run": wrong_if(lambda x: 0 in x.strides)}, r"- runs: doubled.run of repeated inputs must be"),
+        ({"batch": lambda inputs, batched, size: inputs[0] * (2.0 if size > 1 else 3.0)}, "vmap of one row over"),
+        (
+            {"batch": lambda inputs, batched, size: stop_gradient(2.0 * inputs[0])},
+            r"fails 1 of 5 checks:\n- derivatives of vmap: over arguments 0, the derivative of order 1",
+        ),
+        (
+            {"transpose": lambda cotangent, x: [2.0 * stop_gradient(cotangent)]},
+            r"fails 1 of 5 checks:\n- derivatives: the derivative of order 3 .forward over reverse over forward mode",
+        ),
+        (
+            {"transpose": lambda cotangent, x: [doubled(batch=lambda inputs, batched, size: inputs[0])(cotangent)]},
+            r"fails 1 of 5 checks:\n- vmap of derivatives: vmap of the derivatives over arguments 0, 1 must be",
+        ),
+        (
+            {"transpose": lambda cotangent, x: [doubled(run=by_memory)(cotangent)]},
+            r"fails 1 of 5 checks:\n- vmap of derivatives: a spaced out of doubled.run must be",
+        ),
     ],
 )
 def test_a_wrong_rule_is_named(rules: dict[str, Any], message: str) -> None:
@@ -155,7 +184,7 @@ def for_two(inputs: Any, batched: Any, size: int) -> Any:
         (
             2,
             {"jvp": lambda tangents, *primals, output: tangents[0] - tangents[1]},
-            "fails 2 of 5 checks:\n- derivatives in argument 0 alone: raised .*got NoneType",
+            "fails 2 of 7 checks:\n- derivatives in argument 0 alone: raised .*got NoneType",
         ),
         (3, {"batch": for_two}, "- vmap: vmap over arguments 1, 2 must be"),
     ],

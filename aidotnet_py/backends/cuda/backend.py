@@ -399,6 +399,9 @@ class CuPyBackend:
             return out
 
     def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
+        if out.dtype == np.float16:
+            wide = self.empty(out.shape, np.float32)
+            return self._rounded(self.fold(self.astype(patches, np.float32), stride, wide), out)
         with self._device:
             return self._kernels.fold(patches, stride, out)
 

@@ -100,7 +100,12 @@ class Rows:
         return [self] if len(self.items) > 1 else [*self._given]
 
     def _with_rows_first(self, nest: LoopNest | Product) -> LoopNest | Product | None:
-        """Return the nest with the axis of rows first and few other axes; None if it has no such axis, or is large."""
+        """Return the nest with the axis of rows first and few other axes; None if it has no such axis, or is large.
+
+        None, too, for a nest without elements or terms, which needs no call or a call that fills with zeros.
+        """
+        if 0 in (*nest.shape, *(nest.sizes if isinstance(nest, Product) else ())):
+            return None
         moved = rows_first(nest, self.length)
         if isinstance(moved, Product):
             if is_sum(moved):

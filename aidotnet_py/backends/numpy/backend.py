@@ -48,6 +48,13 @@ def _negative(x: Array, out: Array | None = None) -> Array:
     return np.multiply(x, -1, out=out)
 
 
+def _isfinite(x: Array, out: Array | None = None) -> Array:
+    # Where out has gaps or runs backwards, np.isfinite of NumPy 2.4 skips elements.
+    if out is None or out.flags.c_contiguous:
+        return np.isfinite(x, out=out)
+    return _copied(np.isfinite(x), out)
+
+
 def _where(mask: Array, x: Array, y: Array, out: Array | None = None) -> Array:
     if out is None:
         return cast(Array, np.where(mask, x, y))
@@ -82,7 +89,7 @@ _ELEMENTWISE: dict[str, Elementwise] = {
     "floor": np.floor,
     "greater": np.greater,
     "greater_equal": np.greater_equal,
-    "isfinite": np.isfinite,
+    "isfinite": _isfinite,
     "less": np.less,
     "less_equal": np.less_equal,
     "log": np.log,
@@ -278,7 +285,7 @@ class NumPyBackend:
 
     def take(self, array: Array, indices: Array, out: Array | None = None) -> Array:
         if out is None:
-            return np.take(array, indices, axis=0)
+            return _as_array(np.take(array, indices, axis=0))
         if indices.size and not 0 <= indices.min() <= indices.max() < len(array):
             raise IndexError(f"indices must be from 0 to {len(array) - 1}, got {indices.min()} to {indices.max()}")
         # In mode "raise" NumPy would write to `out` through a buffer.
@@ -314,6 +321,8 @@ class NumPyBackend:
         return out
 
     def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
+        if out.dtype == np.float16:
+            return self.astype(self.fold(patches, stride, np.empty(out.shape, np.float32)), np.float16, out)
         _, rows, columns, kernel_h, kernel_w, _ = patches.shape
         out[...] = 0
         for i in range(kernel_h):

@@ -244,7 +244,7 @@ class Workers:
         self, executor: Executor, digest: bytes, definition: _Definition | None, share: _Share
     ) -> Future[Any] | None:
         try:
-            return executor.submit(_work, digest, definition, share)
+            return _require_future(executor, executor.submit(_work, digest, definition, share))
         except BrokenExecutor as error:
             self._lose(error)
             return None
@@ -297,6 +297,14 @@ def _require_made_of_options(kind: type[Any]) -> None:
             f"{kind.__name__} must be made of its options alone, since workers make learners of them, got "
             f"__init__{signature}; give the other arguments defaults, or make them options"
         ) from error
+
+
+def _require_future(executor: Executor, future: Future[Any]) -> Future[Any]:
+    if not isinstance(future, Future):  # pyright: ignore[reportUnnecessaryIsInstance] -- of a user's executor
+        raise InvalidOperationException(
+            f"{type(executor).__name__}.submit must return a concurrent.futures.Future, got a {type(future).__name__}"
+        )
+    return future
 
 
 def _require_another_thread(executor: Executor) -> None:

@@ -183,3 +183,18 @@ def test_gradients_and_curvature_of_many_tasks_are_one_call() -> None:
     blocks = [call.args[0] for part in found.parts(0) for call in part.call.args[0]]  # type: ignore[attr-defined]
     # Beside scalars that all tasks share.
     assert [count for count in blocks if count > 1] == [ROWS]
+
+
+def test_rows_without_elements_read_nothing() -> None:
+    """A sum over no terms read one, beyond the end of its operand."""
+
+    def work(x: Any, y: Any) -> Any:
+        return np.sum(np.tanh(x @ y), (1, 2)) + 1.0, np.sum(np.exp(x), 2) + np.sum(np.sin(x), 2)
+
+    for n, k in ((0, 3), (3, 0), (0, 0)):
+        inputs = [np.ones((ROWS, n, k)), np.ones((ROWS, k, 4))]
+        found = Executable(trace(work, *inputs), HostBackend(), inputs=inputs)
+        found.compile()
+        found.run()
+        for a, b in zip(found.outputs, work(*inputs), strict=True):
+            assert_allclose(a, b)

@@ -303,6 +303,15 @@ class TestRefusals:
         with pytest.raises(InvalidOperationException, match=r"Executor must make a concurrent\.futures\.Executor"):
             sinusoids(Executor=lambda: 3).MetaTrainStep(2)
 
+    def test_one_that_gives_no_future(self) -> None:
+        class AtOnce(ThreadPoolExecutor):
+            def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+                return fn(*args, **kwargs)
+
+        learner = sinusoids(Executor=AtOnce(1))
+        with pytest.raises(InvalidOperationException, match=r"AtOnce\.submit must return a concurrent.*, got a _Con"):
+            learner.MetaTrainStep(2)
+
     def test_one_that_is_closed(self) -> None:
         pool = ThreadPoolExecutor(1)
         pool.shutdown()
