@@ -50,16 +50,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     The default tests so meet each algorithm and option in each test, NumPy and one other backend. The slow ones meet
     all combinations of the other arguments on NumPy and on one other backend, and each backend in each test; what is
-    left is exhaustive too, and not run by CI. Of a test marked as numpy_first, every case on another backend is slow.
+    left is exhaustive too, and not run by CI. Of a test marked as numpy_first, every case on another backend is slow,
+    and of one marked as costly every case but the first.
     """
     met: set[tuple[str, str, int]] = set()
+    _mark_all_but_one(items)
     combined: set[Any] = set()
     # In an order of its own for each test, so that values do not always meet the same ones.
     for item in sorted(items, key=lambda item: crc32(item.nodeid.encode())):
         case = getattr(item, "callspec", None)
         if case is None:
             continue
-        if item.get_closest_marker("numpy_first") and case.params["backend"] != "numpy":
+        if item.get_closest_marker("numpy_first") and case.params.get("backend", "numpy") != "numpy":
             item.add_marker(pytest.mark.slow)
         test = item.nodeid.partition("[")[0]
         # By identity: all cases have the same objects, and some values can't be compared.
@@ -72,6 +74,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         elif not item.get_closest_marker("slow"):
             met |= values
         combined |= {combination, on}
+
+
+def _mark_all_but_one(items: list[pytest.Item]) -> None:
+    """Mark as slow the cases of costly tests beyond the first that is not."""
+    begun: set[str] = set()
+    for item in items:
+        if item.get_closest_marker("costly") and not item.get_closest_marker("slow"):
+            test = item.nodeid.partition("[")[0]
+            if test in begun:
+                item.add_marker(pytest.mark.slow)
+            begun.add(test)
 
 
 def _identity(name: str, value: object) -> int:
@@ -96,7 +109,7 @@ settings.register_profile(
     "ci",
     database=None,
     deadline=None,
-    max_examples=15,
+    max_examples=10,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("deep", settings.get_profile("ci"), max_examples=1000)

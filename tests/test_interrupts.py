@@ -225,6 +225,7 @@ def moments_in_a_later_step(make: Callable[..., Any]) -> int:
     return moments_of(lambda: learner.MetaTrainStep(2))
 
 
+@pytest.mark.costly
 @MAML
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_a_step_is_whole_wherever_it_is_stopped(make: Callable[..., Any], error: type[BaseException]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from autodiff_cases import CASES, Case, all_primitives
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,7 +63,7 @@ def seeds() -> st.SearchStrategy[int]:
 
 @every_case
 @given(data=st.data(), seed=seeds())
-@settings(max_examples=4)
+@settings(max_examples=many(2))
 def test_values_types_and_shapes_are_those_of_numpy(case: Case, backend: Backend, data: Any, seed: int) -> None:
     _, args = arguments(case, seed, data.draw(shapes(case)))
     wanted = np.asarray(case.reference(*args))
@@ -201,7 +202,7 @@ def element(a: Any, axis: int | None, k: int) -> Any:
 
 @every_form
 @given(data=st.data(), seed=seeds())
-@settings(max_examples=3)
+@settings(max_examples=many(2))
 def test_vmap_is_a_loop(case: Case, data: Any, seed: int) -> None:
     rng, args = arguments(case, seed, data.draw(shapes(case)))
     size = data.draw(st.integers(1, 3))

@@ -334,6 +334,7 @@ class TestTimes:
             with pytest.raises(ArgumentException, match="column 'y' must hold numbers, got durations; convert it"):
                 method(X, pd.to_timedelta(y, unit="s"))
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("of", [list, lambda y: np.array([*y, None], object)[:-1]])
     def test_durations_as_objects(self, of: Any) -> None:
         X, y = children(8)

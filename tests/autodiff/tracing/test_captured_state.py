@@ -642,6 +642,7 @@ def step_and_use(learner: Any, backend: Backend) -> list[Any]:
     return numbers + [backend.to_numpy(array).tolist() for array in arrays]
 
 
+@pytest.mark.numpy_first
 class TestLearners:
     """Against a learner made after the change."""
 
@@ -732,6 +733,7 @@ class Decaying(ElementwiseOptimizer):
         return parameters * (1.0 - self.decay) - coefficients[0] * gradient, []
 
 
+@pytest.mark.numpy_first
 class TestOptimizers:
     def test_heed_settings_of_their_formula(self, backend: Backend) -> None:
         optimizer, x = Decaying(0.1), backend.asarray(np.ones(3))

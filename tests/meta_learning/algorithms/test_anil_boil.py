@@ -66,6 +66,7 @@ def expected_of(
     return derivative(query_loss, network.start())
 
 
+@pytest.mark.numpy_first
 class TestDerivativeOfTheWholeProcedure:
     @pytest.mark.parametrize("names", [HEAD, BODY, ("b1", "w2"), ("w1",)], ids=".".join)
     @pytest.mark.parametrize("strength", [None, 1.5])
@@ -147,6 +148,7 @@ class TestDerivativeOfTheWholeProcedure:
         np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.numpy_first
 class TestAdapting:
     @BOTH
     @pytest.mark.parametrize("optimizer", [None, SGDOptimizer(0.1, 0.9), AdamOptimizer(0.1)], ids=["", "m", "adam"])
@@ -218,6 +220,7 @@ class TestAdapting:
         np.testing.assert_allclose(found, through, rtol=1e-13)
 
 
+@pytest.mark.numpy_first
 class TestSolvers:
     """Solvers in the place of steps see the adapted parameters alone, and may have the others' part in threads."""
 

@@ -79,6 +79,7 @@ def procedure(network: TanhNetwork, sets: Any, steps: int, batches: int = 1) -> 
     return query_loss
 
 
+@pytest.mark.numpy_first
 class TestDerivatives:
     @pytest.mark.parametrize("steps", [1, 2, 6])
     @pytest.mark.parametrize("network", [REGRESSION, CLASSIFICATION], ids=["mse", "cross-entropy"])
@@ -141,6 +142,7 @@ class TestDerivatives:
         for other in found[1:]:
             np.testing.assert_array_equal(other, found[0])
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("first_order", [False, True])
     def test_the_split_and_the_threads_leave_the_bits_alone(
         self, first_order: bool, monkeypatch: pytest.MonkeyPatch

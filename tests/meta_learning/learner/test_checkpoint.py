@@ -49,6 +49,7 @@ OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer | None]] = {
 }
 
 
+@pytest.mark.numpy_first
 class TestGoingOn:
     @pytest.mark.parametrize("name", OPTIMIZERS)
     def test_bit_for_bit(self, backend: Backend, name: str, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def trained(threads: int, **options: Any) -> tuple[Any, Any, dict[str, float]]:
     return learner.BaseModel.GetParameters(), [*losses, learner.Evaluate(batch), *record.losses], record.metrics
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "options",
     [

@@ -145,6 +145,7 @@ def watched(request: pytest.FixtureRequest) -> Backend:
     return CountingBackend() if request.param == "counting" else get_backend("strict")
 
 
+@pytest.mark.numpy_first
 class TestData:
     @pytest.mark.parametrize("name", MISFITS)
     def test_what_does_not_fit_is_told_before_any_work(self, watched: Backend, name: str) -> None:
@@ -345,6 +346,7 @@ NOT_FINITE: dict[str, tuple[int, float, str]] = {
 }
 
 
+@pytest.mark.numpy_first
 class TestNumbers:
     @pytest.mark.parametrize("name", NOT_FINITE)
     def test_data_that_are_not_finite(self, backend: Backend, name: str) -> None:
@@ -512,6 +514,7 @@ class Faulty:
         self.past = state["past"]
 
 
+@pytest.mark.numpy_first
 class TestFaultsOfOthers:
     @pytest.mark.parametrize(
         ("fault", "error"),

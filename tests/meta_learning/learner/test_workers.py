@@ -94,6 +94,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 BY_DEFAULT = {"iMAML", "noise"}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "count", [1, pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(7, marks=pytest.mark.slow)]
 )
