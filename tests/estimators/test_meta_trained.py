@@ -24,7 +24,7 @@ from aidotnet_py import ArgumentException, MetaLearningTask
 from aidotnet_py.estimators import MetaTrainedRegressor
 
 # Of first order, for which there is half as much to trace.
-SHORT = {"NumMetaIterations": 10, "UseFirstOrder": True}
+SHORT = {"NumMetaIterations": 2, "UseFirstOrder": True}
 KINDS = {"age": np.float64, "child": np.str_, "sex": np.str_}
 
 

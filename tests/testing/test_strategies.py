@@ -117,9 +117,3 @@ def test_the_error_without_hypothesis_names_the_extra() -> None:
     program += "try:\n    import aidotnet_py.testing.strategies\nexcept ImportError as error:\n    print(error)"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert 'needs hypothesis: pip install "aidotnet-py[testing]"' in shown
-
-
-def test_the_package_does_not_import_the_kit() -> None:
-    program = "import sys, aidotnet_py; print([n for n in sys.modules if 'hypothesis' in n or 'py.testing' in n])"
-    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "[]"

@@ -94,10 +94,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 BY_DEFAULT = {"iMAML", "noise"}
 
 
-@pytest.mark.costly
-@pytest.mark.parametrize(
-    "count", [1, pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(7, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("count", [3, *(pytest.param(few, marks=pytest.mark.slow) for few in (1, 2, 7))])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in LEARNERS])
 def test_threads_give_the_bits_of_one(name: str, count: int) -> None:
     wanted = outcome(LEARNERS[name]())
