@@ -34,9 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Thousands of kernels that only tests need would push a user's own ones out.
     """
-    folder = tempfile.mkdtemp(prefix="aidotnet_py-tests-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    os.environ["XDG_CACHE_HOME"] = folder
+    # The workers of pytest-xdist have that of the process that started them, so that each kernel is compiled once.
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="aidotnet_py-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["XDG_CACHE_HOME"] = folder
     # At Python's own threshold, an eighth of the time of small tests goes to the search for cycles.
     gc.set_threshold(50_000, 10, 10)
     if _PROFILE == "ci" and config.getoption("--hypothesis-seed") is None:

@@ -30,8 +30,10 @@ every_smooth_form = pytest.mark.parametrize("case", [form for form in FORMS if f
 
 
 def shapes(case: Case) -> st.SearchStrategy[tuple[int, ...]]:
-    lengths = st.integers(case.least, 3)
-    return st.integers(*case.axes).flatmap(lambda n: st.tuples(*[lengths] * n))
+    """The first example, which a failure also shrinks to, has the most axes and is the longest along each."""
+    lengths = st.integers(case.least, 3).map(lambda n: 3 + case.least - n)
+    axes = st.integers(*case.axes).map(lambda n: sum(case.axes) - n)
+    return axes.flatmap(lambda n: st.tuples(*[lengths] * n))
 
 
 def arguments(case: Case, seed: int, shape: tuple[int, ...]) -> tuple[np.random.Generator, list[Any]]:
@@ -85,7 +87,7 @@ def difference(at: dict[int, float]) -> float:
 
 @every_smooth_form
 @given(data=st.data(), seed=seeds())
-@settings(max_examples=2)
+@settings(max_examples=many(1))
 def test_three_derivatives_along_a_line_agree_with_differences(case: Case, data: Any, seed: int) -> None:
     """Each order against differences of the one before it, the first against those of NumPy's values."""
     rng, args = arguments(case, seed, data.draw(shapes(case)))

@@ -68,6 +68,7 @@ def expected_of(
 
 @pytest.mark.numpy_first
 class TestDerivativeOfTheWholeProcedure:
+    @pytest.mark.costly
     @pytest.mark.parametrize("names", [HEAD, BODY, ("b1", "w2"), ("w1",)], ids=".".join)
     @pytest.mark.parametrize("strength", [None, 1.5])
     @pytest.mark.parametrize("name", ["the default", "adam"])
@@ -88,6 +89,7 @@ class TestDerivativeOfTheWholeProcedure:
         assert np.linalg.norm(expected[mask_of(network, names) == 0]) > 1e-2
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.costly
     @BOTH
     @pytest.mark.parametrize("names", [HEAD, BODY], ids=".".join)
     def test_of_a_classifier(self, backend: Backend, names: Any, algorithm: Any) -> None:
@@ -99,6 +101,7 @@ class TestDerivativeOfTheWholeProcedure:
         expected = expected_of(network, sets, 5, "the default", names)
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("name", ["the default", "adam"])
     @pytest.mark.parametrize("names", [HEAD, BODY], ids=".".join)
     def test_batches_of_a_support_set(self, backend: Backend, names: Any, name: str) -> None:
@@ -150,6 +153,7 @@ class TestDerivativeOfTheWholeProcedure:
 
 @pytest.mark.numpy_first
 class TestAdapting:
+    @pytest.mark.costly
     @BOTH
     @pytest.mark.parametrize("optimizer", [None, SGDOptimizer(0.1, 0.9), AdamOptimizer(0.1)], ids=["", "m", "adam"])
     @pytest.mark.parametrize("objective", ["support", "proximal"])

@@ -67,6 +67,7 @@ def expected_of(
 
 @pytest.mark.numpy_first
 class TestDerivativeOfTheWholeProcedure:
+    @pytest.mark.costly
     @pytest.mark.parametrize("strength", [None, 1.5])
     @pytest.mark.parametrize("steps", [1, 6])
     @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -81,6 +81,7 @@ def procedure(network: TanhNetwork, sets: Any, steps: int, batches: int = 1) -> 
 
 @pytest.mark.numpy_first
 class TestDerivatives:
+    @pytest.mark.costly
     @pytest.mark.parametrize("steps", [1, 2, 6])
     @pytest.mark.parametrize("network", [REGRESSION, CLASSIFICATION], ids=["mse", "cross-entropy"])
     def test_by_complex_steps(self, backend: Backend, network: TanhNetwork, steps: int) -> None:

@@ -85,8 +85,8 @@ def outcome(learner: Any, tasks: int = 19) -> tuple[Any, ...]:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[ProcessPoolExecutor]:
-    """Three processes, begun anew."""
-    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+    """Two processes, begun anew."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         yield pool
 
 

@@ -48,6 +48,7 @@ def converged(network: TanhNetwork, theta: Values, x: Values, y: Values, strengt
     return phi
 
 
+@pytest.mark.costly
 @pytest.mark.numpy_first
 @pytest.mark.parametrize("strength", [1.5, 6.0])
 @pytest.mark.parametrize("network", [REGRESSION, CLASSIFICATION], ids=["mse", "cross-entropy"])
