@@ -56,20 +56,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     and of one marked as costly every case but the first.
     """
     met: set[tuple[str, str, int]] = set()
-    _mark_all_but_one(items)
     combined: set[Any] = set()
+    beyond = _beyond_the_first(items)
     # In an order of its own for each test, so that values do not always meet the same ones.
     for item in sorted(items, key=lambda item: crc32(item.nodeid.encode())):
         case = getattr(item, "callspec", None)
         if case is None:
             continue
-        if item.get_closest_marker("numpy_first") and case.params.get("backend", "numpy") != "numpy":
-            item.add_marker(pytest.mark.slow)
-        test = item.nodeid.partition("[")[0]
+        test, backend = item.nodeid.partition("[")[0], case.params.get("backend")
         # By identity: all cases have the same objects, and some values can't be compared.
         values = {(test, name, _identity(name, value)) for name, value in case.params.items()}
-        combination, on = (test, frozenset(values)), (test, case.params.get("backend"))
-        if values <= met:
+        combination, on = (test, frozenset(values)), (test, backend)
+        elsewhere = backend not in (None, "numpy") and item.get_closest_marker("numpy_first")
+        if elsewhere or item in beyond or values <= met:
             item.add_marker(pytest.mark.slow)
             if {combination, on} <= combined:
                 item.add_marker(pytest.mark.exhaustive)
@@ -78,15 +77,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         combined |= {combination, on}
 
 
-def _mark_all_but_one(items: list[pytest.Item]) -> None:
-    """Mark as slow the cases of costly tests beyond the first that is not."""
-    begun: set[str] = set()
+def _beyond_the_first(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Return the cases of costly tests beyond the first that is not slow."""
+    beyond, begun = set[pytest.Item](), set[str]()
     for item in items:
         if item.get_closest_marker("costly") and not item.get_closest_marker("slow"):
             test = item.nodeid.partition("[")[0]
             if test in begun:
-                item.add_marker(pytest.mark.slow)
+                beyond.add(item)
             begun.add(test)
+    return beyond
 
 
 def _identity(name: str, value: object) -> int:
