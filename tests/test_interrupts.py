@@ -445,7 +445,7 @@ class TestTrain:
 
         def losses(frequency: int) -> Any:
             model = BareModel(network, network.start(), get_backend("numpy"))
-            few = {"UseFirstOrder": True, "AdaptationSteps": 1, "MetaBatchSize": 1, "NumMetaIterations": 3}
+            few = {"UseFirstOrder": True, "AdaptationSteps": 1, "MetaBatchSize": 1, "NumMetaIterations": 2}
             options = MAMLOptions(
                 model, DataLoader=FewTasks(), RandomSeed=0, EvaluationTasks=1, EvaluationFrequency=frequency, **few
             )

@@ -671,6 +671,7 @@ class TestTraining:
             assert [episode.SampleCount for episode in episodes] == [1] * 4
             assert np.mean(losses) == pytest.approx(loss, rel=1e-12)
 
+    @pytest.mark.costly
     @each
     def test_single_steps_leave_the_feedback_to_their_caller(self, kind: Any) -> None:
         own, twin, sampler = learner(), learner(), make(kind)

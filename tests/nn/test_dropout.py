@@ -336,6 +336,7 @@ class TestSteps:
         whole, at = whole.part(0, 1, 0), learner.BaseModel.GetParameters()[None]
         assert float(whole.support.evaluate(at).losses[0]) != float(whole.query.evaluate(at).losses[0])
 
+    @pytest.mark.costly
     @EACH
     def test_are_the_only_ones(self, backend: Backend, name: str) -> None:
         """Whatever is for use has the bits of the network without Dropout."""

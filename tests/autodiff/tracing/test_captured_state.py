@@ -658,6 +658,7 @@ class TestLearners:
         assert after == step_and_use(learner_of(name, scaled(function)), numpy)
         assert after[:2] != before[:2]
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("name", LEARNERS)
     def test_heed_their_loss(self, backend: Backend, name: str) -> None:
         class Weighted(LossFunctionBase):

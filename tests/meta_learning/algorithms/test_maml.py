@@ -213,6 +213,7 @@ class TestSegments:
 
 @pytest.mark.numpy_first
 class TestSupportBatches:
+    @pytest.mark.costly
     @pytest.mark.parametrize("name", ["the default", "adam"])
     @pytest.mark.parametrize("steps", [3, 5])
     def test_each_step_looks_at_the_next_and_then_from_the_first_again(

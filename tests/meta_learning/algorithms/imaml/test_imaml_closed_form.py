@@ -256,6 +256,7 @@ def test_inner_optimizers(backend: Backend, name: str, proximal: float) -> None:
         np.testing.assert_allclose(parameters_of(learner, backend), theta, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.costly
 @pytest.mark.numpy_first
 @pytest.mark.parametrize("name", [*INNER, "the default"])
 def test_meta_optimizers(backend: Backend, name: str) -> None:
