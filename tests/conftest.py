@@ -34,9 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Thousands of kernels that only tests need would push a user's own ones out.
     """
-    folder = tempfile.mkdtemp(prefix="aidotnet_py-tests-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    os.environ["XDG_CACHE_HOME"] = folder
+    # The workers of pytest-xdist have that of the process that started them, so that each kernel is compiled once.
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="aidotnet_py-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["XDG_CACHE_HOME"] = folder
     # At Python's own threshold, an eighth of the time of small tests goes to the search for cycles.
     gc.set_threshold(50_000, 10, 10)
     if _PROFILE == "ci" and config.getoption("--hypothesis-seed") is None:
@@ -50,28 +52,41 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     The default tests so meet each algorithm and option in each test, NumPy and one other backend. The slow ones meet
     all combinations of the other arguments on NumPy and on one other backend, and each backend in each test; what is
-    left is exhaustive too, and not run by CI. Of a test marked as numpy_first, every case on another backend is slow.
+    left is exhaustive too, and not run by CI. Of a test marked as numpy_first, every case on another backend is slow,
+    and of one marked as costly every case but the first.
     """
     met: set[tuple[str, str, int]] = set()
     combined: set[Any] = set()
+    beyond = _beyond_the_first(items)
     # In an order of its own for each test, so that values do not always meet the same ones.
     for item in sorted(items, key=lambda item: crc32(item.nodeid.encode())):
         case = getattr(item, "callspec", None)
         if case is None:
             continue
-        if item.get_closest_marker("numpy_first") and case.params["backend"] != "numpy":
-            item.add_marker(pytest.mark.slow)
-        test = item.nodeid.partition("[")[0]
+        test, backend = item.nodeid.partition("[")[0], case.params.get("backend")
         # By identity: all cases have the same objects, and some values can't be compared.
         values = {(test, name, _identity(name, value)) for name, value in case.params.items()}
-        combination, on = (test, frozenset(values)), (test, case.params.get("backend"))
-        if values <= met:
+        combination, on = (test, frozenset(values)), (test, backend)
+        elsewhere = backend not in (None, "numpy") and item.get_closest_marker("numpy_first")
+        if elsewhere or item in beyond or values <= met:
             item.add_marker(pytest.mark.slow)
             if {combination, on} <= combined:
                 item.add_marker(pytest.mark.exhaustive)
         elif not item.get_closest_marker("slow"):
             met |= values
         combined |= {combination, on}
+
+
+def _beyond_the_first(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Return the cases of costly tests beyond the first that is not slow."""
+    beyond, begun = set[pytest.Item](), set[str]()
+    for item in items:
+        if item.get_closest_marker("costly") and not item.get_closest_marker("slow"):
+            test = item.nodeid.partition("[")[0]
+            if test in begun:
+                beyond.add(item)
+            begun.add(test)
+    return beyond
 
 
 def _identity(name: str, value: object) -> int:
@@ -96,7 +111,7 @@ settings.register_profile(
     "ci",
     database=None,
     deadline=None,
-    max_examples=15,
+    max_examples=10,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("deep", settings.get_profile("ci"), max_examples=1000)

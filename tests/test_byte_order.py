@@ -155,6 +155,7 @@ def run(strange: Callable[[Any], Any], algorithm: Any, options: Any, loss: Any) 
 RNG_FREE = {"w": RNG.standard_normal((4, 3)), "shift": RNG.standard_normal(3)}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("strange", STRANGE)
 @pytest.mark.parametrize("loss", [CrossEntropyLoss, MeanSquaredErrorLoss])
 @pytest.mark.parametrize(("algorithm", "options"), [(MAMLAlgorithm, MAMLOptions), (iMAMLAlgorithm, iMAMLOptions)])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -92,7 +93,7 @@ class TestEachRowHasIndicesOfItsOwn:
     @pytest.mark.numpy_first
     @pytest.mark.parametrize("name", INDEXINGS)
     @given(seed=st.integers(0, 2**32 - 1))
-    @settings(max_examples=8)
+    @settings(max_examples=many(4))
     def test_values_and_derivatives_are_those_of_plain_numpy_row_by_row(
         self, backend: Backend, name: str, seed: int
     ) -> None:
@@ -179,6 +180,7 @@ def everything(f: Function) -> dict[str, Callable[[Any, Any], Any]]:
     }
 
 
+@pytest.mark.numpy_first
 class TestBeyondTheAxis:
     @pytest.mark.parametrize("name", INDEXINGS)
     @pytest.mark.parametrize("what", ["value", "grad", "hvp", "jvp", "vjp", "linearize"])

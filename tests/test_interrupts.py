@@ -225,6 +225,7 @@ def moments_in_a_later_step(make: Callable[..., Any]) -> int:
     return moments_of(lambda: learner.MetaTrainStep(2))
 
 
+@pytest.mark.costly
 @MAML
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_a_step_is_whole_wherever_it_is_stopped(make: Callable[..., Any], error: type[BaseException]) -> None:
@@ -444,7 +445,7 @@ class TestTrain:
 
         def losses(frequency: int) -> Any:
             model = BareModel(network, network.start(), get_backend("numpy"))
-            few = {"UseFirstOrder": True, "AdaptationSteps": 1, "MetaBatchSize": 1, "NumMetaIterations": 3}
+            few = {"UseFirstOrder": True, "AdaptationSteps": 1, "MetaBatchSize": 1, "NumMetaIterations": 2}
             options = MAMLOptions(
                 model, DataLoader=FewTasks(), RandomSeed=0, EvaluationTasks=1, EvaluationFrequency=frequency, **few
             )

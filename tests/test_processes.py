@@ -18,6 +18,7 @@ from aidotnet_py.autodiff.extend import Primitive
 from aidotnet_py.data import SinusoidLoader
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("steps", [0, 2])
 def test_a_pickle_goes_on_with_the_bits_of_the_original(kind: str, steps: int) -> None:

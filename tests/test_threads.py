@@ -164,6 +164,7 @@ def questions(learner: Any, backend: Backend) -> list[Callable[[], Any]]:
     return calls
 
 
+@pytest.mark.numpy_first
 class TestQuestions:
     """Adapt, Evaluate and the others in any number of threads."""
 
@@ -260,6 +261,7 @@ class TestTraining:
         at_once([train, watch, watch])
         return seen
 
+    @pytest.mark.costly
     @EACH
     def test_in_several_threads(self, make: Make) -> None:
         def new() -> Any:
@@ -390,6 +392,7 @@ class TestNested:
         learner.MetaTrain(TaskBatch([line_task(1.0 + k) for k in range(tasks)]))
         return np.array(learner.BaseModel.GetParameters())
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("lanes", [False, True])
     def test_what_it_asks_leaves_the_step_as_it_was(
         self, lanes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -519,6 +522,7 @@ def with_another_at_each_line(one: Callable[[], Any], another: Callable[[], Any]
             results.append((result, meanwhile[0].result()))
 
 
+@pytest.mark.numpy_first
 class TestModels:
     def test_predictions_and_gradients(self, backend: Backend) -> None:
         model = network(backend.name)
@@ -620,6 +624,7 @@ class TestModels:
             assert {asked, loaded} - {None} <= expected
 
 
+@pytest.mark.numpy_first
 class TestPrograms:
     def test_of_any_kind(self, backend: Backend) -> None:
         rng = np.random.default_rng(0)

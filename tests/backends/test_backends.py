@@ -20,6 +20,7 @@ from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.testing import check_backend
 
 
+@pytest.mark.slow
 @pytest.mark.numpy_first
 def test_a_backend_passes_the_suite(backend: Backend) -> None:
     check_backend(backend)

@@ -160,6 +160,7 @@ class TestTrain:
         assert "accuracy" in done.stdout
         assert "accuracy " in run("evaluate", tmp_path, "--tasks", "4").stdout
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("name", ["run", "my  run's"])
     def test_ctrl_c_says_how_to_go_on(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         original = RunFolder.on_step

@@ -111,6 +111,7 @@ class TestWhoIsCompared:
             accuracy = np.mean(expected == task.QueryOutput)
             assert learner.AdaptAndEvaluate(task).QueryAccuracy == pytest.approx(accuracy)
 
+    @pytest.mark.costly
     @pytest.mark.parametrize(
         ("name", "data"),
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,12 @@ def settings(**changes: Any) -> ComparisonSettings:
     return ComparisonSettings.of("sinusoid", **{"algorithms": ["FOMAML"], **tiny, **changes})
 
 
+@cache
+def compared(**changes: Any) -> Comparison:
+    """Return the comparison of such settings, which no test changes."""
+    return compare(settings(**changes))
+
+
 def curves(comparison: Comparison) -> list[Any]:
     """All but times and memory."""
     return [(run.algorithm, run.seed, run.losses, run.accuracies) for run in comparison.runs]
@@ -38,7 +45,7 @@ class TestGoingOn:
             if len(kept) == 4:
                 raise KeyboardInterrupt
 
-        wanted = compare(settings(seeds=[0, 1]))
+        wanted = compared(seeds=(0, 1))
         with pytest.raises(KeyboardInterrupt):
             compare(settings(seeds=[0, 1]), on_run=keep)
         assert [len(one.runs) for one in kept] == [1, 2, 3, 4]
@@ -51,7 +58,7 @@ class TestGoingOn:
         assert found.runs[:4] == kept[-1].runs
 
     def test_seeds_and_algorithms_may_be_added(self) -> None:
-        earlier = compare(settings())
+        earlier = compared()
         found = compare(settings(algorithms=["Reptile", "FOMAML"], seeds=[1, 0]), earlier=earlier)
         assert [(run.seed, run.algorithm) for run in found.runs] == [
             (seed, name) for seed in (1, 0) for name in ("random", "transfer", "Reptile", "FOMAML")
@@ -59,7 +66,7 @@ class TestGoingOn:
         assert found.of("FOMAML")[1] is earlier.of("FOMAML")[0]
 
     def test_runs_that_are_not_reached_yet_are_kept(self) -> None:
-        earlier = compare(settings(seeds=[0, 1]))
+        earlier = compared(seeds=(0, 1))
         kept: list[Comparison] = []
 
         def keep(so_far: Comparison) -> None:
@@ -84,7 +91,7 @@ class TestGoingOn:
         ],
     )
     def test_runs_that_would_be_lost_are_refused_before_any_work(self, changes: dict[str, Any], others: str) -> None:
-        earlier = compare(settings(seeds=[0, 1]))
+        earlier = compared(seeds=(0, 1))
         with pytest.raises(
             ArgumentException,
             match=f"earlier must have only algorithms and seeds of the settings, got also {others}; add them, or keep",
@@ -92,7 +99,7 @@ class TestGoingOn:
             compare(settings(**changes), earlier=earlier, on_run=lambda _: pytest.fail("a run was made"))
 
     def test_other_settings_are_refused_before_any_work(self) -> None:
-        earlier = compare(settings())
+        earlier = compared()
         with pytest.raises(ArgumentException, match="earlier must have iterations 5, got 2"):
             compare(settings(iterations=5), earlier=earlier, on_run=lambda _: pytest.fail("a run was made"))
 
@@ -100,20 +107,20 @@ class TestGoingOn:
 class TestMerge:
     def test_of_seeds_is_the_comparison_of_all(self) -> None:
         wanted = compare(settings(seeds=[0, 1, 2]))
-        parts = {f"{seeds}": compare(settings(seeds=seeds)) for seeds in ([2], [0, 1])}
+        parts = {f"{seeds}": compared(seeds=seeds) for seeds in ((2,), (0, 1))}
         found = merge(parts)
         assert curves(found) == curves(wanted)
         assert found.settings == wanted.settings
         assert Comparison.from_json(found.to_json()) == found
 
     def test_of_algorithms_takes_the_baselines_once(self) -> None:
-        parts = {name: compare(settings(algorithms=[name])) for name in ("FOMAML", "Reptile")}
+        parts = {name: compared(algorithms=(name,)) for name in ("FOMAML", "Reptile")}
         found = merge(parts)
         assert found.contestants == ("random", "transfer", "FOMAML", "Reptile")
         assert curves(found) == curves(compare(settings(algorithms=["FOMAML", "Reptile"])))
 
     def test_differences_are_named(self) -> None:
-        one = compare(settings())
+        one = compared()
         with pytest.raises(ArgumentException, match=r"^b must have iterations 2, as in a, got 3$"):
             merge({"a": one, "b": compare(settings(iterations=3, seeds=[1]))})
         with pytest.raises(ArgumentException, match=r"got none of Reptile from seed 0, FOMAML from seed 1$"):
@@ -129,7 +136,7 @@ class TestMerge:
             merge({})
 
     def test_baselines_alone_are_refused(self) -> None:
-        one = compare(settings())
+        one = compared()
         early = replace(one, runs=one.runs[:2])
         assert merge({"early": early, "whole": one}).contestants == ("random", "transfer", "FOMAML")
         with pytest.raises(
@@ -141,7 +148,7 @@ class TestMerge:
             merge({"earlier still": replace(one, runs=())})
 
     def test_arguments_of_another_kind(self) -> None:
-        one: Any = compare(settings())
+        one: Any = compared()
         with pytest.raises(
             ArgumentException, match=r"comparisons must be a mapping of names to comparisons, got .*; give each a name"
         ):
@@ -152,7 +159,7 @@ class TestMerge:
             merge({"a": one, "b": "b.json"})  # type: ignore[dict-item]
 
     def test_archives_may_lie_in_other_folders(self) -> None:
-        one = compare(settings())
+        one = compared()
         here = replace(one, settings=replace(one.settings, seeds=(0,)))
         object.__setattr__(here.settings, "archive", "/here/images.zip")
         there = replace(one, settings=replace(one.settings, seeds=(0,)))

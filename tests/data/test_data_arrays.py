@@ -239,7 +239,7 @@ def test_several_threads_get_the_tasks_of_one(kind: Any) -> None:
 
 class TestChoices:
     def test_uniform_classes_are_equally_frequent(self) -> None:
-        loader, n = UniformEpisodicDataLoader(*examples([4, 40, 400]), 2, 1, 1, seed=0), 3000
+        loader, n = UniformEpisodicDataLoader(*examples([4, 40, 400]), 2, 1, 1, seed=0), 1000
         counts = Counter(c for task in loader.GetTaskBatch(n) for c in task.Metadata["Classes"])
         # Each class is in a task with probability 2/3; five standard deviations.
         assert max(abs(counts[c] / n - 2 / 3) for c in range(3)) <= 5 * np.sqrt(2 / 9 / n)
@@ -263,7 +263,7 @@ class TestChoices:
         assert second.GetState()["counts"] == [0] * 5
 
     def test_stratified_classes_have_their_shares(self) -> None:
-        sizes, n = [50, 30, 15, 5, 5], 8000
+        sizes, n = [50, 30, 15, 5, 5], 2000
         loader = StratifiedEpisodicDataLoader(*examples(sizes), 2, 1, 2, seed=1)
         counts = Counter(c for task in loader.GetTaskBatch(n) for c in task.Metadata["Classes"])
         wanted = 2 * np.array(sizes) / sum(sizes)
@@ -271,7 +271,7 @@ class TestChoices:
         assert (abs(found - wanted) <= 5 * np.sqrt(wanted * (1 - wanted) / n)).all()
 
     def test_a_stratified_class_of_more_than_its_place_is_in_every_task(self) -> None:
-        sizes, n = [90, 4, 3, 3], 3000
+        sizes, n = [90, 4, 3, 3], 1000
         loader = StratifiedEpisodicDataLoader(*examples(sizes), 2, 1, 2, seed=1)
         counts = Counter(c for task in loader.GetTaskBatch(n) for c in task.Metadata["Classes"])
         assert counts[0] == n
@@ -462,6 +462,7 @@ def test_states_that_do_not_fit_change_nothing(kind: Any, change: dict[str, Any]
     assert loader.GetState() == before
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("kind", LOADERS)
 def test_a_learner_resumes_from_its_checkpoint_with_the_same_tasks(kind: Any, tmp_path: Path) -> None:
     def learner() -> MAMLAlgorithm[Any, Any, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -106,15 +104,6 @@ class TestTasks:
         before = learner.GetParameters().copy()
         assert np.isfinite(learner.MetaTrainStep(2).MetaLoss)
         assert (learner.GetParameters() != before).any()
-
-    def test_pytorch_is_not_imported(self) -> None:
-        script = (
-            "import sys, numpy as np\n"
-            "from aidotnet_py.data import DatasetLoader\n"
-            "DatasetLoader([(np.zeros(2), i % 2) for i in range(8)], 2, 1, 2).GetNextTask()\n"
-            "assert 'torch' not in sys.modules\n"
-        )
-        subprocess.run([sys.executable, "-c", script], check=True)
 
 
 PAIRS = [(image, int(label)) for image, label in zip(IMAGES, LABELS, strict=True)]

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -302,7 +303,7 @@ class TestHostileFolders:
         st.lists(st.tuples(st.integers(0, 2000), st.binary(max_size=6), st.integers(0, 6)), max_size=5),
         st.booleans(),
     )
-    @settings(max_examples=300)
+    @settings(max_examples=many(100))
     def test_any_damage_is_an_image_or_a_reason(
         self, data: bytes, changes: list[tuple[int, bytes, int]], mend: bool
     ) -> None:

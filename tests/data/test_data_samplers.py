@@ -370,14 +370,14 @@ class TestCurriculum:
 
     def test_the_first_level_takes_the_easiest_of_eight_and_the_last_the_hardest(self) -> None:
         """The least and the largest of eight uniform ranks have the means 1/9 and 8/9."""
-        dataset, n = clusters(12), 400
+        dataset, n = clusters(12), 200
         everything = sorted(
-            make(UniformTaskSampler, dataset).SampleBatch(3000), key=lambda t: dataset.difficulty(t.Metadata["Classes"])
+            make(UniformTaskSampler, dataset).SampleBatch(1000), key=lambda t: dataset.difficulty(t.Metadata["Classes"])
         )
         scale = [dataset.difficulty(task.Metadata["Classes"]) for task in everything]
         for level, mean in ((0.0, 1 / 9), (1.0, 8 / 9)):
             sampler = make(CurriculumTaskSampler, dataset, initialDifficulty=level)
-            ranks = np.searchsorted(scale, sampler.SampleBatch(n).TaskDifficulties) / 3000
+            ranks = np.searchsorted(scale, sampler.SampleBatch(n).TaskDifficulties) / 1000
             # The standard deviation of such a rank is 0.099; of the scale itself at most 0.01.
             assert abs(ranks.mean() - mean) <= 5 * 0.099 / math.sqrt(n) + 0.02
 
@@ -671,6 +671,7 @@ class TestTraining:
             assert [episode.SampleCount for episode in episodes] == [1] * 4
             assert np.mean(losses) == pytest.approx(loss, rel=1e-12)
 
+    @pytest.mark.costly
     @each
     def test_single_steps_leave_the_feedback_to_their_caller(self, kind: Any) -> None:
         own, twin, sampler = learner(), learner(), make(kind)
@@ -695,6 +696,7 @@ class TestTraining:
                     history[c].append(loss)
         np.testing.assert_allclose(sampler.class_probabilities, expected_probabilities(history, 8, 3, 0.1), atol=1e-9)
 
+    @pytest.mark.costly
     @each
     def test_a_run_goes_on_where_learner_and_sampler_were_saved(self, kind: Any, tmp_path: Any) -> None:
         whole, first, second = (learner(NumMetaIterations=n) for n in (6, 3, 3))
@@ -720,6 +722,7 @@ class TestTraining:
             assert sampler.GetState() == before
         assert own.CurrentIteration == 1
 
+    @pytest.mark.costly
     @each
     def test_on_a_device_the_losses_are_those_of_the_host(self, kind: Any) -> None:
         there = learner("simulated", NumMetaIterations=3).Train(make(kind, clusters(backend="simulated")))

@@ -416,6 +416,7 @@ def regressor_of(table: pd.DataFrame, *target: str) -> FewShotRegressor:
 
 
 class TestTargetsOfATable:
+    @pytest.mark.costly
     @pytest.mark.parametrize("unit", ["ns", "us", "ms"])
     def test_durations_are_in_seconds(self, unit: Any) -> None:
         table = spans(0)

@@ -24,7 +24,7 @@ from aidotnet_py import ArgumentException, MetaLearningTask
 from aidotnet_py.estimators import MetaTrainedRegressor
 
 # Of first order, for which there is half as much to trace.
-SHORT = {"NumMetaIterations": 10, "UseFirstOrder": True}
+SHORT = {"NumMetaIterations": 2, "UseFirstOrder": True}
 KINDS = {"age": np.float64, "child": np.str_, "sex": np.str_}
 
 
@@ -76,7 +76,7 @@ class TestGroups:
         assert error < 4.0
 
     def test_each_has_a_model_adapted_to_all_its_rows(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
         assert set(model.adapted_) == set(X["child"])
         rows = (X["child"] == "c3").to_numpy()
@@ -107,7 +107,7 @@ class TestGroups:
 
     @pytest.mark.slow
     def test_rows_that_come_in_parts(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         new, heights = children(1, seed=1, prefix="n")
         whole = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
         parts = MetaTrainedRegressor("child", options=SHORT, random_state=0).partial_fit(X, y)
@@ -118,14 +118,14 @@ class TestGroups:
         np.testing.assert_array_equal(whole.predict(X), parts.predict(X))
 
     def test_unknown_ones(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
         new, _ = children(1, prefix="n")
         with pytest.raises(ArgumentException, match="got 'n0' in 'child'; call partial_fit with rows of this group"):
             model.predict(pd.concat([X, new]))
 
     def test_one_with_a_single_row(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         lone = pd.DataFrame({"age": [5.0, 6.0], "child": ["lone", "lone"], "sex": ["f", "f"]})
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0)
         model.fit(pd.concat([X, lone[:1]]), [*y, 110.0])
@@ -139,7 +139,7 @@ class TestGroups:
             model.fit(X.drop_duplicates("child"), y[X.drop_duplicates("child").index])
 
     def test_a_failure_leaves_all(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
         new, heights = children(2, prefix="n")
         heights.iloc[-1] = np.nan
@@ -157,7 +157,7 @@ class TestGroups:
 class TestTables:
     @pytest.mark.slow
     def test_are_frames_or_arrays(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)
         for frame in (polars.from_pandas(X), polars.from_pandas(X).to_arrow()):
             model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(frame, y)
@@ -169,7 +169,7 @@ class TestTables:
 
     def test_are_frames_whose_columns_are_numbered_by_name(self) -> None:
         """Not by place, as those of an array."""
-        X, y = children(8)
+        X, y = children(4)
         settings: dict[str, Any] = {"options": SHORT, "random_state": 0}
         expected = MetaTrainedRegressor("child", order_column="age", **settings).fit(X, y).predict(X)
         numbered = X.set_axis([1, 2, 0], axis=1)
@@ -197,7 +197,7 @@ class TestTables:
 
     @pytest.mark.parametrize("library", [pd, polars])
     def test_are_frames_after_a_fit_on_an_array(self, library: Any) -> None:
-        X, y = children(8)
+        X, y = children(4)
         array = X.to_numpy(object)
         model = MetaTrainedRegressor(1, options=SHORT, random_state=0).fit(array, y)
         expected = model.predict(array)
@@ -212,7 +212,7 @@ class TestTables:
 
     def test_are_no_arrays_of_strings_that_were_numbers(self) -> None:
         """As which np.column_stack returns names and numbers."""
-        X, y = children(8)
+        X, y = children(4)
         strings = X[["child", "age", "sex"]].to_numpy(object).astype(np.str_)
         message = "X must have numbers as numbers, got '.*' in column 1 of an array of strings; pass a frame, or a list"
         with pytest.raises(ArgumentException, match=message):
@@ -227,7 +227,7 @@ class TestTables:
 
     @pytest.mark.slow
     def test_lists_have_columns_of_several_types(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)
         plain = X.to_numpy(object).tolist()
         numpys = [list(row) for row in zip(*(X[name].to_numpy(kind) for name, kind in KINDS.items()), strict=True)]
@@ -246,20 +246,20 @@ class TestTables:
             assert list(model.adapted_) == [2**53, 2**53 + 1]
 
     def test_columns_of_one_name(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         with pytest.raises(ArgumentException, match="X must be a frame that narwhals takes: Expected unique column"):
             MetaTrainedRegressor("child", options=SHORT).fit(pd.concat([X, X[["age"]]], axis=1), y)
 
     @pytest.mark.slow
     def test_a_feature_named_like_the_target(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y).predict(X)
         renamed = X.rename(columns={"age": "y", "sex": "y_"})
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(renamed, y)
         np.testing.assert_array_equal(model.predict(renamed), expected)
 
     def test_order(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         models = [
             MetaTrainedRegressor("child", order_column=order, support=2, options=SHORT, random_state=0).fit(X, y)
             for order in (None, "age")
@@ -279,7 +279,7 @@ class TestTables:
         ],
     )
     def test_arguments_that_are_wrong(self, arguments: dict[str, Any], message: str) -> None:
-        X, y = children(8)
+        X, y = children(4)
         with pytest.raises(ArgumentException, match=message):
             MetaTrainedRegressor(**{"task_column": "child", **arguments}).fit(X, y)
 
@@ -323,7 +323,7 @@ class TestTimes:
     @pytest.mark.slow
     @pytest.mark.parametrize(("unit", "library"), [("ns", pd.Series), ("us", polars.Series), ("ms", np.asarray)])
     def test_durations_are_in_seconds(self, unit: Any, library: Any) -> None:
-        X, y = children(8)
+        X, y = children(4)
         seconds = y.round(2)
         durations = library(pd.to_timedelta(seconds, unit="s").dt.as_unit(unit).to_numpy())
         plain = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, seconds)
@@ -335,7 +335,7 @@ class TestTimes:
 
     @pytest.mark.slow
     def test_durations_in_parts_of_several_units(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         new, later = children(1, seed=1, prefix="n")
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(
             X, pd.to_timedelta(y.round(), unit="s")
@@ -349,7 +349,7 @@ class TestTimes:
     @pytest.mark.slow
     @pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
     def test_times_are_in_seconds_since_1970(self, zone: str | None) -> None:
-        X, y = children(8)
+        X, y = children(4)
         times = (pd.Timestamp("2024-01-01") + pd.to_timedelta(y.round(), unit="s")).dt.tz_localize(zone)
         seconds = (times - pd.Timestamp(0, tz=zone and "UTC")).dt.total_seconds()
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, times)
@@ -359,22 +359,23 @@ class TestTimes:
 
     def test_durations_after_numbers_are_refused(self) -> None:
         """The numbers may be hours."""
-        X, y = children(8)
+        X, y = children(4)
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)
         for method in (model.partial_fit, model.score):
             with pytest.raises(ArgumentException, match="column 'y' must hold numbers, got durations; convert it"):
                 method(X, pd.to_timedelta(y, unit="s"))
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("of", [list, lambda y: np.array([*y, None], object)[:-1]])
     def test_durations_as_objects(self, of: Any) -> None:
-        X, y = children(8)
+        X, y = children(4)
         durations = np.array(y.round(), "timedelta64[s]")
         expected = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, durations).predict(X)
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, of(durations))
         np.testing.assert_array_equal(model.predict(X), expected)
 
     def test_times_without_a_zone_after_times_with_one(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         times = (pd.Timestamp("2024-01-01") + pd.to_timedelta(y.round(), unit="s")).dt.tz_localize("Europe/Berlin")
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, times)
         for method in (model.partial_fit, model.score):
@@ -384,7 +385,7 @@ class TestTimes:
 
 class TestScikitLearnsTools:
     def test_clones_pickles_and_seeds(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         model = MetaTrainedRegressor("child", options=SHORT, random_state=3)
         with pytest.raises(NotFittedError):
             model.predict(X)
@@ -408,7 +409,7 @@ class TestScikitLearnsTools:
 
     @pytest.mark.slow
     def test_a_search_of_parameters(self) -> None:
-        X, y = children(8)
+        X, y = children(4)
         support, query = halves(X)
         search = GridSearchCV(
             MetaTrainedRegressor("child", options=SHORT, random_state=0),

@@ -161,6 +161,7 @@ class TestTheModule:
                 predict(x)
         assert predict(np.ones((2, 3), np.float32)).shape == (2, 4)
 
+    @pytest.mark.numpy_first
     def test_is_one_of_any_backend(self, backend, tmp_path):
         model = NeuralNetworkModel(conv4(5, filters=4, norm="layer"), input_shape=(8, 8, 1), seed=0)
         export_numpy(model.To(backend), tmp_path / "one.py")

@@ -172,6 +172,7 @@ class TestTheGraph:
         path, _ = exported(model, tmp_path, words[:1])
         np.testing.assert_allclose(run_file(path, words), model.Predict(words), rtol=1e-14)
 
+    @pytest.mark.numpy_first
     def test_of_another_backend_is_the_same(self, backend, tmp_path):
         model = NeuralNetworkModel(conv4(5, filters=4, norm="layer"), input_shape=(8, 8, 1), seed=0)
         assert exported(model.To(backend), tmp_path)[1] == exported(model, tmp_path)[1]

@@ -68,6 +68,7 @@ def ridge_tangent(lam: float, X: Values, y: Values, dlam: float, dX: Values, dy:
     return w, np.linalg.solve(A, dX.T @ y + X.T @ dy - (dX.T @ X + X.T @ dX + dlam * np.eye(len(w))) @ w)
 
 
+@pytest.mark.numpy_first
 @given(seed=st.integers(0, 2**32 - 1), lam=st.floats(0.1, 10))
 def test_ridge_in_forward_mode(seed: int, lam: float, backend: Backend) -> None:
     X, y = regression(seed)

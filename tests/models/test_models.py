@@ -361,6 +361,7 @@ class TestPredict:
 
 
 class TestGradients:
+    @pytest.mark.numpy_first
     @pytest.mark.parametrize("loss", [None, MeanSquaredErrorLoss(), CrossEntropyLoss()])
     def test_are_those_of_finite_differences(self, backend, loss):
         model = FunctionModel(lambda p, x: np.tanh(affine(p, x)), parameters(), backend=backend)
@@ -419,6 +420,7 @@ class TestGradients:
 
 
 class TestTrain:
+    @pytest.mark.numpy_first
     def test_lowers_the_loss_and_dates_the_model(self, backend):
         model = NeuralNetworkModel(mlp(8, 1), input_shape=(1,), seed=0, backend=backend)
         x = backend.asarray(np.linspace(-1, 1, 20, dtype=np.float32)[:, None])
@@ -696,6 +698,7 @@ class TestNeuralNetwork:
         assert isinstance(metadata, ModelMetadata)
         assert (metadata.Name, metadata.FeatureCount, metadata.Complexity) == ("Sequential", 3, 3 * 4 + 4 + 4 + 1)
 
+    @pytest.mark.numpy_first
     def test_classifies(self, backend):
         model = NeuralNetworkModel(mlp(8, 3), input_shape=(2,), loss=CrossEntropyLoss(), seed=0, backend=backend)
         x = rng().standard_normal((30, 2)).astype(np.float32)

@@ -191,6 +191,7 @@ def loss_of(p: dict[str, Values], x: Values, y: Values, mask: Values) -> Any:
     return np.mean(((np.tanh(x @ p["w1"] + p["b1"]) * mask) @ p["w2"] + p["b2"] - y) ** 2)
 
 
+@pytest.mark.numpy_first
 class TestMetaGradient:
     """With its masks, one network like any other; the masks stay through a step."""
 
@@ -317,6 +318,7 @@ def beside_noise(sets: Any, keys: Keys, batches: int, *, serial: bool) -> Any:
     return lambda backend: tasks_of(backend, [whole[task] for task in count], batches)
 
 
+@pytest.mark.numpy_first
 class TestSteps:
     def test_have_new_masks_each(self) -> None:
         learner = learner_of("maml", model_on(), MetaOptimizer=SGDOptimizer(1e-300))
@@ -334,6 +336,7 @@ class TestSteps:
         whole, at = whole.part(0, 1, 0), learner.BaseModel.GetParameters()[None]
         assert float(whole.support.evaluate(at).losses[0]) != float(whole.query.evaluate(at).losses[0])
 
+    @pytest.mark.costly
     @EACH
     def test_are_the_only_ones(self, backend: Backend, name: str) -> None:
         """Whatever is for use has the bits of the network without Dropout."""
@@ -433,6 +436,7 @@ class TestGoingOn:
         first = made()
         assert again.MetaTrainStep(3).MetaLoss == first.MetaTrainStep(3).MetaLoss
 
+    @pytest.mark.costly
     @EACH
     def test_after_a_step_that_failed(self, name: str) -> None:
         """It has drawn nothing: the next step is the one that would have come."""

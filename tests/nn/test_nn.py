@@ -525,6 +525,7 @@ class TestResNet12:
             rows.append(shape[0])
         assert rows == [84, 84, 42, 42, 42, 21, 21, 21, 10, 10, 10, 5, 1, 5]
 
+    @pytest.mark.numpy_first
     def test_runs(self, backend):
         network = resnet12(3, filters=(2, 3, 2, 3), norm="layer")
         parameters, _ = network.initialize(rng(), (16, 18, 3))
@@ -562,6 +563,7 @@ class TestResNet18:
         """Eight times 64 is 0 in uint8."""
         assert repr(resnet18(5, filters=np.uint8(64))) == repr(resnet18(5))
 
+    @pytest.mark.numpy_first
     def test_runs(self, backend):
         network = resnet18(3, filters=2)
         parameters, _ = network.initialize(rng(), (32, 32, 3))

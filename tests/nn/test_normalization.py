@@ -256,6 +256,7 @@ class TestFewExamples:
         np.testing.assert_allclose(alone, model.Predict(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.numpy_first
 @pytest.mark.parametrize("statistics", ["batch", "support"])
 class TestAdaptedModel:
     def test_normalises_by_the_support_set_at_its_own_parameters(self, backend, statistics):
@@ -388,6 +389,7 @@ def through_two_steps(batches):
     return differences(lambda p: np.mean([after(p, *data) for data in sets]), model.GetParameters(), 3e-4)
 
 
+@pytest.mark.numpy_first
 class TestMetaGradientsBySupport:
     """Against differences of the query loss of a network in NumPy, whose query set the support set normalises."""
 

@@ -165,6 +165,7 @@ def test_no_minimiser_ends_beyond_the_numbers_of_its_dtype() -> None:
 
 
 class TestNewton:
+    @pytest.mark.numpy_first
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_solves_quadratics_as_linear_algebra_does(self, backend, dtype):
         matrices, sides = quadratics(4, 9, dtype)

@@ -519,6 +519,7 @@ class TestErrors:
         with pytest.raises(ArgumentException, match=f"^{message}"):
             draw_meta_gradient_errors([1, 2], given, bounds)
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("given", [[0.0, 0.0], [0.0, np.inf]])
     def test_errors_of_zero_alone(self, given: list[float]) -> None:
         """Matplotlib warned of data that it cannot scale."""

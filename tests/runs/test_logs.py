@@ -169,6 +169,7 @@ def test_mlflow_of_a_run_that_was_stopped(tmp_path: Path, monkeypatch: pytest.Mo
         assert math.isfinite(run.data.metrics["MetaLoss"])
 
 
+@pytest.mark.slow
 def test_mlflow_where_it_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://here")

@@ -281,6 +281,7 @@ class TestGoingOn:
         learner().Train(resume=RunFolder(tmp_path))
         assert bits(tmp_path) == alone
 
+    @pytest.mark.costly
     @pytest.mark.parametrize(("steps", "killed"), [(4, False), (5, False), (6, False), (6, True), (8, False)])
     def test_with_callbacks_that_change_the_parameters(self, steps: int, killed: bool, tmp_path: Path) -> None:
         class Shrink(ITrainingCallback):
@@ -296,6 +297,7 @@ class TestGoingOn:
         learner().Train(resume=RunFolder(tmp_path / "parts"), callbacks=[Shrink()])
         assert bits(tmp_path / "parts") == bits(tmp_path / "whole")
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("event", ["on_start", "on_step", "on_evaluation"])
     @pytest.mark.parametrize("how", ["steps", "goes back"])
     def test_a_callback_that_moves_the_learner_is_refused(

@@ -112,6 +112,7 @@ def model(dtype: Any = np.float32) -> Any:
     return NeuralNetworkModel(mlp(6, 1), input_shape=(1,), dtype=dtype, seed=0)
 
 
+@pytest.mark.costly
 @pytest.mark.filterwarnings("ignore::aidotnet_py.LooseToleranceWarning")
 @pytest.mark.parametrize(("algorithm", "options", "given"), LEARNERS)
 def test_a_learner_goes_on_with_its_bits(algorithm: Any, options: Any, given: dict[str, Any], tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def norms(v: np.ndarray) -> np.ndarray:
 # --- theory -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.numpy_first
 @given(system=nonsymmetric_systems())
 def test_solution_is_that_of_a_direct_solve(system: LinearSystem, backend: Backend) -> None:
     x, report = solved(backend, system.A, system.b, max_iterations=10 * system.n)
@@ -111,6 +112,7 @@ def test_a_cyclic_shift_stands_still_until_its_space_is_complete(shift: int, bac
     np.testing.assert_allclose(A @ x, b, atol=1e-14)
 
 
+@pytest.mark.numpy_first
 def test_a_large_space_stays_orthogonal(backend: Backend) -> None:
     # Singular values over eight decades: Gram–Schmidt done once would lose the basis. Eighty vectors are three blocks.
     rng = np.random.default_rng(12)

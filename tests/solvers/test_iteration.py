@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from eager_solver import eager_conjugate_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,7 +48,7 @@ def same(solve: Any, wanted: Any) -> None:
     dtype=st.sampled_from([np.float16, np.float32, np.float64]),
     preconditioned=st.booleans(),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=many(30), deadline=None)
 def test_bits_are_those_of_the_eager_form(seed: int, tasks: int, n: int, dtype: Any, preconditioned: bool) -> None:
     rng = np.random.default_rng(seed)
     for low in (0.1, -0.3):

@@ -129,6 +129,7 @@ def test_a_right_hand_side_of_any_size_is_solved(solver: str, dtype: Any, unit: 
     assert 0 < report.iterations[0] <= 5
 
 
+@pytest.mark.numpy_first
 @given(seed=st.integers(0, 2**32 - 1), solver=st.sampled_from(sorted(SOLVERS)), single=st.booleans())
 def test_rows_of_all_sizes_beside_each_other(seed: int, solver: str, single: bool, backend: Backend) -> None:
     """Right-hand sides, matrices and starts from 1e-200 to 1e200, in float32 from 1e-25 to 1e25."""

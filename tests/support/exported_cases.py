@@ -63,7 +63,7 @@ LAYERS = {
     "resnet18": [(resnet18(3, filters=2), (32, 32, 3)), (resnet18(3, filters=2, norm="group"), (32, 32, 3))],
 }
 CASES = [
-    pytest.param(layer, shape, id=f"{name}-{i}", marks=[pytest.mark.slow] * (name == "resnet18"))
+    pytest.param(layer, shape, id=f"{name}-{i}", marks=[pytest.mark.slow] * name.startswith("resnet"))
     for name, own in LAYERS.items()
     for i, (layer, shape) in enumerate(own)
 ]

@@ -21,6 +21,7 @@ def several(a: Any, tree: Any) -> Any:
     return {"u": np.tanh(a) * tree["y"], "v": [np.sum(np.exp(a)) * tree["y"] ** 3]}
 
 
+@pytest.mark.numpy_first
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_right_derivatives_pass(backend: Backend, dtype: Any) -> None:
     check_derivatives(several, backend.asarray(x, dtype), {"y": backend.asarray(0.7, dtype)}, order=3)

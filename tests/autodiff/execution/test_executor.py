@@ -38,14 +38,14 @@ from aidotnet_py.exceptions import ArgumentException, ArgumentOutOfRangeExceptio
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=60)
+@settings(max_examples=many(20))
 def test_random_programs_agree_with_naive_evaluation_in_any_order_of_stages(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), get_backend("numpy"))
 
 
 @pytest.mark.skipif("strict" not in available_backends(), reason="array-api-strict is not installed")
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=25)
+@settings(max_examples=many(10))
 def test_random_programs_run_on_the_strict_backend(seed: int) -> None:
     check_random_program(np.random.default_rng(seed), get_backend("strict"))
 
@@ -390,7 +390,7 @@ def test_inputs_may_lie_anyhow_and_be_read_only(prepare: Callable[[Any], Any]) -
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=300)
+@settings(max_examples=many(100))
 def test_reshaped_strides_are_those_numpy_finds(seed: int) -> None:
     rng = np.random.default_rng(seed)
     array = array_in_a_buffer(rng, get_backend("numpy"), a_type(rng))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from autodiff_cases import conv2d_reference, patches_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,7 +83,7 @@ def assert_close(ours: Arrays, theirs: Arrays, rtol: float = 1e-11) -> None:
     padding=st.sampled_from([0, 1, 2, ((0, 1), (2, 0)), "same"]),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=30)
+@settings(max_examples=many(12))
 def test_convolutions_and_their_transposes(
     height: int, width: int, images: int, channels: int, filters: int, padding: Any, seed: int
 ) -> None:
@@ -153,6 +154,7 @@ def test_blocks_are_computed_in_their_places(
     assert any(call.primitive is None or call.primitive.name == "concatenate" for call in calls) is copies
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(("most", "of_tile"), [(2**22, 2**19), (60_000, 1)])
 def test_tasks_of_tasks_have_the_bits_of_tasks(most: int, of_tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     single, arrays = everything(8)
@@ -212,6 +214,7 @@ def test_images_may_be_those_of_several_numbers_of_tasks(monkeypatch: pytest.Mon
     assert_close(outcomes(program, arrays, stages=[0, 1, 1]), wanted)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("side", [8, 9])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_compiled_loops_give_the_same_bits(side: int, dtype: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -150,7 +151,7 @@ SHAPES = st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple)
 
 
 @given(shape=SHAPES, data=st.data())
-@settings(max_examples=100)
+@settings(max_examples=many(30))
 def test_refinements_see_the_same_elements(shape: tuple[int, ...], data: st.DataObject) -> None:
     """Split some axes: the refinement of both shapes is the split one, and strides are NumPy's for that reshape."""
     split: list[int] = []

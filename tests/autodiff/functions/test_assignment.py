@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, basic_indices
@@ -57,7 +58,7 @@ METHODS: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
 
 @pytest.mark.numpy_first
 @given(place=places(), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=60)
+@settings(max_examples=many(20))
 def test_values_are_those_of_numpy_on_arrays_and_traced(backend: Backend, place: Any, seed: int) -> None:
     (shape, key), rng = place, np.random.default_rng(seed)
     x = rng.normal(size=shape)
@@ -74,7 +75,7 @@ def test_values_are_those_of_numpy_on_arrays_and_traced(backend: Backend, place:
 
 
 @given(place=places(), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=40)
+@settings(max_examples=many(15))
 def test_gradients_go_to_what_is_left(place: Any, seed: int) -> None:
     """d/dx is w where x stays, d/dv is w where the value stays: of repeated places, at the last."""
     (shape, key), rng = place, np.random.default_rng(seed)
@@ -93,7 +94,7 @@ def test_gradients_go_to_what_is_left(place: Any, seed: int) -> None:
 
 @pytest.mark.numpy_first
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=20)
+@settings(max_examples=many(8))
 def test_traced_indices_are_those_of_each_row(backend: Backend, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x, value, i = rng.normal(size=(3, 4, 2)), rng.normal(size=(3, 5, 2)), rng.integers(-4, 4, (3, 5))

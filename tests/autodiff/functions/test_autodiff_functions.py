@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.special
+from amounts import many
 from autodiff_cases import conv2d_reference, fold_reference, patches_reference, pool_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,7 +48,7 @@ def same_margins(image: tuple[int, int], window: tuple[int, int], stride: tuple[
     padding=margins | st.sampled_from(["same", "valid"]) | st.integers(0, 2),
     biased=st.booleans(),
 )
-@settings(max_examples=60)
+@settings(max_examples=many(20))
 def test_conv2d_is_a_correlation(
     backend: Backend,
     image: tuple[int, int],
@@ -73,7 +74,7 @@ def test_conv2d_is_a_correlation(
 
 
 @given(image=st.tuples(sizes, sizes), window=pairs, stride=pairs)
-@settings(max_examples=30)
+@settings(max_examples=many(12))
 def test_a_convolution_and_its_gradient_are_adjoint(
     image: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]
 ) -> None:
@@ -98,7 +99,7 @@ def test_a_convolution_and_its_gradient_are_adjoint(
     stride=st.none() | pairs,
     padding=margins | st.sampled_from(["same", "valid"]),
 )
-@settings(max_examples=60)
+@settings(max_examples=many(20))
 def test_pooling_reduces_windows(
     backend: Backend, image: tuple[int, int], window: tuple[int, int], stride: Any, padding: Any
 ) -> None:
@@ -164,7 +165,7 @@ def test_layer_norm_normalises_each_row() -> None:
 
 @pytest.mark.numpy_first
 @given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple), data=st.data(), scale=st.floats(0.1, 500))
-@settings(max_examples=40)
+@settings(max_examples=many(15))
 def test_softmax_and_logsumexp_are_those_of_scipy(
     backend: Backend, shape: tuple[int, ...], data: Any, scale: float
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import basic_indices
@@ -154,7 +155,7 @@ def test_scalars_of_numpy_count_as_arrays_of_their_dtype() -> None:
 
 
 @given(data=st.data(), shape=st.lists(st.integers(0, 4), max_size=4).map(tuple))
-@settings(max_examples=100)
+@settings(max_examples=many(30))
 def test_basic_indexing_is_that_of_numpy(data: Any, shape: tuple[int, ...]) -> None:
     x = np.arange(float(math.prod(shape))).reshape(shape)
     key = data.draw(basic_indices(shape, allow_newaxis=True, allow_ellipsis=True))
@@ -162,7 +163,7 @@ def test_basic_indexing_is_that_of_numpy(data: Any, shape: tuple[int, ...]) -> N
 
 
 @given(data=st.data(), shape=st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple))
-@settings(max_examples=100)
+@settings(max_examples=many(30))
 def test_indexing_with_one_array_is_that_of_numpy(data: Any, shape: tuple[int, ...]) -> None:
     x = np.arange(float(math.prod(shape))).reshape(shape)
     axis = data.draw(st.integers(0, len(shape) - 1))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
@@ -41,7 +42,7 @@ def an_axis(data: st.DataObject, x: Any) -> int | None:
 
 
 @given(x=arrays(), data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=many(20))
 def test_products_and_cumulative_sums(x: Any, data: st.DataObject) -> None:
     axis, keepdims = an_axis(data, x), data.draw(st.booleans())
     assert_same(lambda a: np.prod(a, axis=axis, keepdims=keepdims), x)
@@ -51,7 +52,7 @@ def test_products_and_cumulative_sums(x: Any, data: st.DataObject) -> None:
 
 
 @given(x=arrays(), data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=many(20))
 def test_orders_and_places_of_extremes_also_where_elements_tie(x: Any, data: st.DataObject) -> None:
     axis, keepdims = an_axis(data, x), data.draw(st.booleans())
     assert_same(lambda a: np.argsort(a, axis, kind="stable"), x)
@@ -69,7 +70,7 @@ def test_nan_is_last_in_order_and_first_of_extremes(backend: Backend) -> None:
 
 
 @given(x=arrays(min_dims=2), k=st.integers(-6, 6), data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=many(20))
 def test_diagonals_and_triangles(x: Any, k: int, data: st.DataObject) -> None:
     first, second = data.draw(st.permutations(range(-x.ndim, 0)))[:2]
     assert_same(lambda a: np.diagonal(a, k, first, second), x)
@@ -83,7 +84,7 @@ def test_diagonals_and_triangles(x: Any, k: int, data: st.DataObject) -> None:
 
 
 @given(x=arrays(), y=arrays())
-@settings(max_examples=40)
+@settings(max_examples=many(15))
 def test_stacks_of_rows_and_columns(x: Any, y: Any) -> None:
     assert_same(lambda a: np.vstack([a, a]), x)
     assert_same(lambda a: np.hstack((a, a)), x)
@@ -107,7 +108,7 @@ def contractions(draw: st.DrawFn) -> tuple[str, list[Any]]:
 
 
 @given(drawn=contractions())
-@settings(max_examples=120)
+@settings(max_examples=many(40))
 def test_einsum_of_any_number_of_operands(drawn: Any) -> None:
     subscripts, operands = drawn
     assert_same(lambda *xs: np.einsum(subscripts, *xs), *operands)
@@ -124,7 +125,7 @@ def test_a_chain_of_products_goes_the_short_way() -> None:
 
 @pytest.mark.slow
 @given(x=arrays(), y=arrays(), data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=many(20))
 def test_sums_of_products_over_pairs_of_axes(x: Any, y: Any, data: st.DataObject) -> None:
     x, y = x.astype(float), y.astype(float)
     pairs = [(i, j) for i in range(x.ndim) for j in range(y.ndim) if x.shape[i] == y.shape[j]]

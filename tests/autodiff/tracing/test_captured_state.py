@@ -642,6 +642,7 @@ def step_and_use(learner: Any, backend: Backend) -> list[Any]:
     return numbers + [backend.to_numpy(array).tolist() for array in arrays]
 
 
+@pytest.mark.numpy_first
 class TestLearners:
     """Against a learner made after the change."""
 
@@ -657,6 +658,7 @@ class TestLearners:
         assert after == step_and_use(learner_of(name, scaled(function)), numpy)
         assert after[:2] != before[:2]
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("name", LEARNERS)
     def test_heed_their_loss(self, backend: Backend, name: str) -> None:
         class Weighted(LossFunctionBase):
@@ -732,6 +734,7 @@ class Decaying(ElementwiseOptimizer):
         return parameters * (1.0 - self.decay) - coefficients[0] * gradient, []
 
 
+@pytest.mark.numpy_first
 class TestOptimizers:
     def test_heed_settings_of_their_formula(self, backend: Backend) -> None:
         optimizer, x = Decaying(0.1), backend.asarray(np.ones(3))

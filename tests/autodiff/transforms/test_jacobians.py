@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amounts import many
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -18,8 +19,9 @@ from aidotnet_py.exceptions import ArgumentException
 lengths = st.lists(st.integers(0, 3), max_size=2).map(tuple)
 
 
+@pytest.mark.numpy_first
 @given(out=lengths, shape=lengths, seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=40)
+@settings(max_examples=many(15))
 def test_the_jacobian_of_a_linear_function_is_its_tensor(backend: Backend, out: Any, shape: Any, seed: int) -> None:
     """In forward mode and in reverse mode, as the sizes have it."""
     rng = np.random.default_rng(seed)

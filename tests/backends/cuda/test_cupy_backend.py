@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -452,13 +451,6 @@ class TestWithCuPy:
         assert backend_of(other.asarray([1.0])) is other
         assert repr(other).startswith("CuPyBackend(device=")
         assert repr(CuPyBackend()) == "CuPyBackend()"
-
-
-def test_importing_the_package_does_not_import_cupy() -> None:
-    code = "import sys, aidotnet_py, aidotnet_py.backends as b; b.CuPyBackend; assert b.backend_of(1.0) is None;"
-    code += "print([m for m in sys.modules if m.partition('.')[0] in ('cupy', 'cupyx', 'cupy_backends')])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def _parameters(function: Any) -> list[str] | None:

@@ -122,6 +122,7 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "resnet18")) for n in NETWORKS])
 def test_networks_start_alike_and_learn_alike(name: str) -> None:
     layers, shape = NETWORKS[name]

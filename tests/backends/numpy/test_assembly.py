@@ -194,7 +194,7 @@ def check(kernel: Kernel, arguments: list[Any], parts: int = 1) -> None:
                 assert np.all((np.signbit(array) == np.signbit(wanted)) | np.isnan(wanted))
 
 
-@pytest.mark.parametrize("seed", range(many(16)))
+@pytest.mark.parametrize("seed", range(many(8)))
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 def test_nests_do_what_their_definition_says(seed: int) -> None:
     rng = np.random.default_rng(seed)

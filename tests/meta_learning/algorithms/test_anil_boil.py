@@ -66,7 +66,9 @@ def expected_of(
     return derivative(query_loss, network.start())
 
 
+@pytest.mark.numpy_first
 class TestDerivativeOfTheWholeProcedure:
+    @pytest.mark.costly
     @pytest.mark.parametrize("names", [HEAD, BODY, ("b1", "w2"), ("w1",)], ids=".".join)
     @pytest.mark.parametrize("strength", [None, 1.5])
     @pytest.mark.parametrize("name", ["the default", "adam"])
@@ -87,6 +89,7 @@ class TestDerivativeOfTheWholeProcedure:
         assert np.linalg.norm(expected[mask_of(network, names) == 0]) > 1e-2
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.costly
     @BOTH
     @pytest.mark.parametrize("names", [HEAD, BODY], ids=".".join)
     def test_of_a_classifier(self, backend: Backend, names: Any, algorithm: Any) -> None:
@@ -98,6 +101,7 @@ class TestDerivativeOfTheWholeProcedure:
         expected = expected_of(network, sets, 5, "the default", names)
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("name", ["the default", "adam"])
     @pytest.mark.parametrize("names", [HEAD, BODY], ids=".".join)
     def test_batches_of_a_support_set(self, backend: Backend, names: Any, name: str) -> None:
@@ -147,7 +151,9 @@ class TestDerivativeOfTheWholeProcedure:
         np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.numpy_first
 class TestAdapting:
+    @pytest.mark.costly
     @BOTH
     @pytest.mark.parametrize("optimizer", [None, SGDOptimizer(0.1, 0.9), AdamOptimizer(0.1)], ids=["", "m", "adam"])
     @pytest.mark.parametrize("objective", ["support", "proximal"])
@@ -218,6 +224,7 @@ class TestAdapting:
         np.testing.assert_allclose(found, through, rtol=1e-13)
 
 
+@pytest.mark.numpy_first
 class TestSolvers:
     """Solvers in the place of steps see the adapted parameters alone, and may have the others' part in threads."""
 

@@ -65,7 +65,9 @@ def expected_of(
     return derivative(query_loss, network.start())
 
 
+@pytest.mark.numpy_first
 class TestDerivativeOfTheWholeProcedure:
+    @pytest.mark.costly
     @pytest.mark.parametrize("strength", [None, 1.5])
     @pytest.mark.parametrize("steps", [1, 6])
     @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -87,6 +89,7 @@ class TestDerivativeOfTheWholeProcedure:
         )
         np.testing.assert_allclose(found, expected_of(network, sets, 4, name), rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("name", ["the default", "momentum", "adam"])
     def test_of_a_convolutional_network_by_central_differences(self, backend: Backend, name: str) -> None:
         network = Sequential(Conv2D(2, 3, padding="valid"), Tanh(), Flatten(), Dense(2))
@@ -208,7 +211,9 @@ class TestSegments:
             MAMLAlgorithm(options)
 
 
+@pytest.mark.numpy_first
 class TestSupportBatches:
+    @pytest.mark.costly
     @pytest.mark.parametrize("name", ["the default", "adam"])
     @pytest.mark.parametrize("steps", [3, 5])
     def test_each_step_looks_at_the_next_and_then_from_the_first_again(
@@ -505,6 +510,7 @@ def test_it_learns() -> None:
     assert np.mean(history[-30:]) < 0.8 * np.mean(history[:30])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", ["MAML", "Reptile", "MetaSGD", "ANIL", "BOIL"])
 def test_a_deep_copy_goes_on_by_itself(name: str) -> None:
     """With nothing shared that a step writes to; of all the family."""

@@ -79,7 +79,9 @@ def procedure(network: TanhNetwork, sets: Any, steps: int, batches: int = 1) -> 
     return query_loss
 
 
+@pytest.mark.numpy_first
 class TestDerivatives:
+    @pytest.mark.costly
     @pytest.mark.parametrize("steps", [1, 2, 6])
     @pytest.mark.parametrize("network", [REGRESSION, CLASSIFICATION], ids=["mse", "cross-entropy"])
     def test_by_complex_steps(self, backend: Backend, network: TanhNetwork, steps: int) -> None:
@@ -141,6 +143,7 @@ class TestDerivatives:
         for other in found[1:]:
             np.testing.assert_array_equal(other, found[0])
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("first_order", [False, True])
     def test_the_split_and_the_threads_leave_the_bits_alone(
         self, first_order: bool, monkeypatch: pytest.MonkeyPatch

@@ -140,6 +140,7 @@ def test_one_query_example_is_normalised_with_the_support_examples() -> None:
     assert learner.MetaTrain(batch) == pytest.approx(loss, rel=1e-6)
 
 
+@pytest.mark.numpy_first
 class TestTasksOfUnequalSize:
     def test_a_step_is_the_mean_of_the_steps_one_by_one(self, backend: Backend) -> None:
         labels = [LABELS, (np.array([0, 1]), np.array([1, 0, 0])), (np.array([0, 1, 2, 1]), np.array([2, 1]))]
@@ -169,6 +170,7 @@ class TestTasksOfUnequalSize:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.numpy_first
 class TestLabelsWithGaps:
     """Classes whose numbers are missing have no part."""
 

@@ -373,6 +373,7 @@ class TestTheLearner:
         assert (learner.InnerLearningRate, learner.OuterLearningRate) == (0.4, 0.5)
 
 
+@pytest.mark.numpy_first
 def test_options_are_read_when_used(backend: Backend) -> None:
     """Each step under other options, and each by the closed form of the options of its own time."""
     learner = iMAMLAlgorithm(iMAMLOptions(linear_model(backend, start()), GradientClipThreshold=None))
@@ -409,6 +410,7 @@ def test_the_loss_is_read_when_used(backend: Backend) -> None:
     np.testing.assert_allclose(learner.Evaluate(batch), 2 * before, rtol=1e-12)
 
 
+@pytest.mark.numpy_first
 def test_adam_keeps_its_moments_when_its_rate_changes(backend: Backend) -> None:
     learner = iMAMLAlgorithm(
         iMAMLOptions(linear_model(backend, start()), AdaptationSteps=2, InnerLearningRate=0.1, OuterLearningRate=0.05)

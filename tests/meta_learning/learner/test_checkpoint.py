@@ -49,7 +49,9 @@ OPTIMIZERS: dict[str, Callable[[], IGradientBasedOptimizer | None]] = {
 }
 
 
+@pytest.mark.numpy_first
 class TestGoingOn:
+    @pytest.mark.costly
     @pytest.mark.parametrize("name", OPTIMIZERS)
     def test_bit_for_bit(self, backend: Backend, name: str, tmp_path: Path) -> None:
         """As a run that never stopped, in a learner that had another past."""

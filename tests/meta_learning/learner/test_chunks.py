@@ -39,6 +39,7 @@ def trained(threads: int, **options: Any) -> tuple[Any, Any, dict[str, float]]:
     return learner.BaseModel.GetParameters(), [*losses, learner.Evaluate(batch), *record.losses], record.metrics
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     "options",
     [
@@ -80,6 +81,7 @@ def test_chunks_go_over_all_threads_and_none_is_left() -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.costly
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_first_task_that_fails_is_named_by_its_place_in_the_batch(threads: int) -> None:

@@ -139,22 +139,30 @@ MISFITS: dict[str, tuple[int, Callable[[Backend, Values], Any], str]] = {
 }
 
 
-@pytest.fixture(params=["counting", "strict"])
+@pytest.fixture(scope="module", params=["counting", "strict"])
 def watched(request: pytest.FixtureRequest) -> Backend:
     """The NumPy backend, counting, and the strict one."""
     return CountingBackend() if request.param == "counting" else get_backend("strict")
 
 
+@pytest.fixture(scope="module")
+def watching(watched: Backend) -> iMAMLAlgorithm[Any, Any, Any]:
+    """A learner on it; what it refuses leaves it as it was."""
+    return trained(classifier(watched), batch_of(watched, NETWORK.sets(3)))
+
+
+@pytest.mark.numpy_first
 class TestData:
     @pytest.mark.parametrize("name", MISFITS)
-    def test_what_does_not_fit_is_told_before_any_work(self, watched: Backend, name: str) -> None:
+    def test_what_does_not_fit_is_told_before_any_work(
+        self, watched: Backend, watching: iMAMLAlgorithm[Any, Any, Any], name: str
+    ) -> None:
         place, change, message = MISFITS[name]
-        learner = trained(classifier(watched), batch_of(watched, NETWORK.sets(3)))
         batch = with_set(watched, place, lambda values: change(watched, values))
         if isinstance(watched, CountingBackend):
             watched.calls.clear()
-        for call in (learner.MetaTrain, learner.Evaluate):
-            with untouched(learner), pytest.raises(ArgumentException, match=message):
+        for call in (watching.MetaTrain, watching.Evaluate):
+            with untouched(watching), pytest.raises(ArgumentException, match=message):
                 call(batch)
         if isinstance(watched, CountingBackend):
             assert not {"matmul", "relu", "exp", "add", "multiply"} & watched.calls.keys()
@@ -345,6 +353,7 @@ NOT_FINITE: dict[str, tuple[int, float, str]] = {
 }
 
 
+@pytest.mark.numpy_first
 class TestNumbers:
     @pytest.mark.parametrize("name", NOT_FINITE)
     def test_data_that_are_not_finite(self, backend: Backend, name: str) -> None:
@@ -512,6 +521,7 @@ class Faulty:
         self.past = state["past"]
 
 
+@pytest.mark.numpy_first
 class TestFaultsOfOthers:
     @pytest.mark.parametrize(
         ("fault", "error"),

@@ -191,6 +191,7 @@ class TestEvaluate:
         assert learner.Evaluate(taskBatch=batch_on(backend, tasks)) == loss
         assert learner.MetaTrain(batch_on(backend, tasks)) == loss
 
+    @pytest.mark.numpy_first
     @pytest.mark.parametrize("count", [1, 3, 7, np.int64(4)])
     def test_a_number_of_tasks(self, backend: Backend, count: Any) -> None:
         learner = learner_on(backend, RandomSeed=2)
@@ -383,6 +384,7 @@ class TestTrain:
         assert learner.Evaluate(30).LossStats.Mean < 0.8 * before
 
 
+@pytest.mark.numpy_first
 class TestReset:
     @pytest.mark.parametrize("optimizer", [None, lambda: AdamOptimizer(0.1), lambda: SGDOptimizer(0.1, momentum=0.5)])
     def test_as_at_construction_but_for_the_parameters(self, backend: Backend, optimizer: Any) -> None:
@@ -437,6 +439,7 @@ class TestReset:
         assert later.seeds == [7]
 
 
+@pytest.mark.numpy_first
 class TestModels:
     def test_another_model_starts_the_optimizer_anew(self, backend: Backend) -> None:
         for optimizer in (None, AdamOptimizer(0.1)):
@@ -655,6 +658,7 @@ def test_the_rates_of_a_learner_are_numbers(told: Any) -> None:
             ask()
 
 
+@pytest.mark.numpy_first
 def test_any_meta_optimizer(backend: Backend) -> None:
     ours, theirs = linear_learner(backend, MetaOptimizer=SGDOptimizer(0.1, 0.5)), linear_learner(backend)
     theirs.Options.MetaOptimizer = Heavyball()

@@ -144,6 +144,7 @@ def test_two_learners_of_one_model_evaluate_in_two_threads() -> None:
     assert first == second == run(0)
 
 
+@pytest.mark.numpy_first
 def test_a_deep_copy_goes_on_for_itself(backend: Backend) -> None:
     learner, batch = learner_for(backend, MetaOptimizer=SGDOptimizer(0.1, 0.9)), batch_of(backend, NETWORK.sets(2))
     learner.MetaTrain(batch)
@@ -162,6 +163,7 @@ def test_a_pickle_goes_on_for_itself() -> None:
     assert bits(twin.BaseModel.GetParameters()) == bits(learner.BaseModel.GetParameters())
 
 
+@pytest.mark.numpy_first
 class TestDeterminism:
     def test_equal_seeds_equal_bits(self, backend: Backend) -> None:
         def run() -> Any:

@@ -156,6 +156,7 @@ class TestOptimizers:
             one.MetaTrainStep(2)
         return one
 
+    @pytest.mark.costly
     def test_two_learners_do_not_mix_their_past(self, make: Any) -> None:
         shared = make()
         first, second = (learner(seed, MetaOptimizer=shared) for seed in (0, 1))
@@ -166,6 +167,7 @@ class TestOptimizers:
             assert parameters(one) == parameters(self.alone(make, seed=seed))
             assert one.Options.MetaOptimizer is shared
 
+    @pytest.mark.costly
     def test_nor_do_those_of_cloned_options(self, make: Any) -> None:
         first = learner(MetaOptimizer=make())
         options = first.Options.Clone()

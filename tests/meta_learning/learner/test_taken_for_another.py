@@ -235,6 +235,7 @@ ALGORITHMS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 
 
 class TestOptions:
+    @pytest.mark.costly
     @pytest.mark.parametrize("name", ALGORITHMS)
     def test_that_are_alike_are_not_mentioned(self, name: str, tmp_path: Path) -> None:
         """Warnings are errors here."""

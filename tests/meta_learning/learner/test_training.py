@@ -346,6 +346,7 @@ class TestSchedules:
 
 
 class TestMicroBatches:
+    @pytest.mark.costly
     @pytest.mark.parametrize(("algorithm", "options"), LEARNERS)
     @pytest.mark.parametrize("size", [1, 2, 5, 9])
     def test_have_the_bits_of_the_whole(self, algorithm: Any, options: Any, size: int) -> None:

@@ -85,8 +85,8 @@ def outcome(learner: Any, tasks: int = 19) -> tuple[Any, ...]:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[ProcessPoolExecutor]:
-    """Three processes, begun anew."""
-    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+    """Two processes, begun anew."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         yield pool
 
 
@@ -94,9 +94,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 BY_DEFAULT = {"iMAML", "noise"}
 
 
-@pytest.mark.parametrize(
-    "count", [1, pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(7, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("count", [3, *(pytest.param(few, marks=pytest.mark.slow) for few in (1, 2, 7))])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in LEARNERS])
 def test_threads_give_the_bits_of_one(name: str, count: int) -> None:
     wanted = outcome(LEARNERS[name]())

@@ -14,11 +14,13 @@ from aidotnet_py.autodiff.tracing.recording import Trace
 NETWORKS: dict[str, Any] = {
     "batch norm": nn.Sequential(nn.Flatten(), nn.Dense(4), nn.BatchNorm(), nn.ReLU(), nn.Dense(2)),
     "by the support set": nn.Sequential(nn.Flatten(), nn.Dense(4), nn.BatchNorm(statistics="support"), nn.Dense(2)),
-    "group norm": nn.Sequential(nn.Conv2D(4, 3), nn.GroupNorm(2), nn.GlobalAveragePool2D(), nn.Dense(2)),
+    "group norm": nn.Sequential(nn.Conv2D(4, 3), nn.Residual(nn.GroupNorm(2)), nn.GlobalAveragePool2D(), nn.Dense(2)),
     "dropout": nn.Sequential(nn.Flatten(), nn.Dense(4), nn.Tanh(), nn.Dropout(0.3), nn.Dense(2)),
     "conv4": nn.conv4(2, filters=2),
     "resnet12": nn.resnet12(2, filters=(2, 2, 2, 2)),
 }
+# The default tests have each kind of layer that the deepest one has.
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet12")) for name in NETWORKS]
 
 
 def a_batch(rng: np.random.Generator) -> TaskBatch[Any, Any, Any]:
@@ -55,7 +57,10 @@ def a_model(network: Any) -> NeuralNetworkModel[Any, Any, Any]:
 
 @pytest.mark.parametrize(
     ("kind", "network"),
-    [*((kind, "batch norm") for kind in KINDS), *(("iMAML", name) for name in NETWORKS if name != "batch norm")],
+    [
+        *((kind, "batch norm") for kind in KINDS),
+        *(pytest.param("iMAML", *each.values, marks=each.marks) for each in EACH[1:]),
+    ],
 )
 def test_learners_trace_no_step_anew(kind: str, network: str, traces: list[Trace]) -> None:
     rng = np.random.default_rng(0)
@@ -72,7 +77,7 @@ def test_learners_trace_no_step_anew(kind: str, network: str, traces: list[Trace
     assert not traces
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", EACH)
 def test_models_trace_nothing_anew(network: str, traces: list[Trace]) -> None:
     rng = np.random.default_rng(0)
     model = a_model(NETWORKS[network])

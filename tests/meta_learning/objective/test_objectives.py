@@ -180,6 +180,7 @@ class TestKindsOfModel:
             found.evaluate(backend.asarray(points_for(REGRESSION, 1)))
 
 
+@pytest.mark.numpy_first
 class TestPerturbation:
     def test_few_parameters_have_gradients_without_noise(self, backend: Backend) -> None:
         network = TanhNetwork(1, 2)  # 7 parameters
@@ -238,6 +239,7 @@ class TestPerturbation:
 
 
 # One step of each kind is taken by the test below.
+@pytest.mark.numpy_first
 @pytest.mark.parametrize("kind", ["traced", "computed", pytest.param("bare", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_every_kind_trains(backend: Backend, kind: str, dtype: Any) -> None:

@@ -86,6 +86,7 @@ def test_inner_steps(backend: Backend, steps: int) -> None:
     check_step(backend, {"AdaptationSteps": steps}, dense(1.0), steps=steps)
 
 
+@pytest.mark.numpy_first
 @pytest.mark.parametrize("lam", [0.0, 1e-3, 0.5, 2.0, 50.0])
 def test_regularization(backend: Backend, lam: float) -> None:
     check_step(backend, {"LambdaRegularization": lam, "ConjugateGradientIterations": 30}, dense(lam))
@@ -234,6 +235,7 @@ INNER: dict[str, tuple[Callable[[], Any], Callable[[], Optimizer]]] = {
 }
 
 
+@pytest.mark.numpy_first
 @pytest.mark.parametrize("name", INNER)
 @pytest.mark.parametrize("proximal", [0.0, 2.0])
 def test_inner_optimizers(backend: Backend, name: str, proximal: float) -> None:
@@ -254,6 +256,8 @@ def test_inner_optimizers(backend: Backend, name: str, proximal: float) -> None:
         np.testing.assert_allclose(parameters_of(learner, backend), theta, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.costly
+@pytest.mark.numpy_first
 @pytest.mark.parametrize("name", [*INNER, "the default"])
 def test_meta_optimizers(backend: Backend, name: str) -> None:
     make, reference = INNER.get(name, (lambda: None, lambda: adam(0.02)))

@@ -775,6 +775,8 @@ def test_impossible_constants(values: tuple[float, float, float]) -> None:
         ProblemConstants(*values)
 
 
+@pytest.mark.costly
+@pytest.mark.numpy_first
 @pytest.mark.parametrize(
     "options",
     [

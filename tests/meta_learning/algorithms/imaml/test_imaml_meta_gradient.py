@@ -48,6 +48,8 @@ def converged(network: TanhNetwork, theta: Values, x: Values, y: Values, strengt
     return phi
 
 
+@pytest.mark.costly
+@pytest.mark.numpy_first
 @pytest.mark.parametrize("strength", [1.5, 6.0])
 @pytest.mark.parametrize("network", [REGRESSION, CLASSIFICATION], ids=["mse", "cross-entropy"])
 def test_with_the_proximal_term_it_is_the_derivative_of_the_whole_procedure(
