@@ -473,6 +473,23 @@ class TestTrain:
         assert model.GetParameters() == most
         assert model._optimizer.GetState() == {"steps": 0}
 
+    @pytest.mark.parametrize(("slope", "is_taken"), [(300.0, True), (3000.0, True), (30000.0, False)])
+    def test_squares_beyond_half_precision(self, slope, is_taken):
+        """Their moment was infinite, and no step moved the parameter again."""
+        model = FunctionModel(lambda p, x: (p["w"] - 1.0) * x, {"w": np.ones(1, np.float16)})
+        x, y = np.full(1, slope, np.float16), np.full(1, -0.5, np.float16)
+        assert model.ComputeGradients(x, y) == x
+        if is_taken:
+            model.Train(x, y)
+            assert model.GetParameters() == np.float16(0.999)
+            return
+        with pytest.raises(
+            InvalidOperationException, match="the second_moment of the optimizer is not finite; nothing"
+        ):
+            model.Train(x, y)
+        assert model.GetParameters() == 1.0
+        assert model._optimizer.GetState() == {"steps": 0}
+
     def test_in_half_precision_leaves_what_has_no_gradient(self):
         model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.ones((2, 1), np.float16)})
         model.Train(np.array([[1, 0]], np.float16), np.zeros((1, 1), np.float16))
