@@ -752,6 +752,30 @@ class TestPrograms:
         model.WithParameters(np.zeros(8)).Predict(np.zeros((2, 3)))
         assert len(runs) == 2
 
+    def test_of_an_apply_of_ones_own_follow_what_it_reads(self):
+        """A change of an attribute, or of a copy's, left the predictions as they were."""
+
+        class Scaled(FunctionModel):
+            scale, traces = 1.0, 0
+
+            def apply(self, parameters, x):
+                Scaled.traces += 1
+                return super().apply(parameters, x) * self.scale
+
+        model, x, y = Scaled(affine, parameters()), rng().standard_normal((2, 3)), np.zeros((2, 2))
+        plain, slope = model.Predict(x), model.ComputeGradients(x, y)
+        copied, twin = model.Clone(), copy.copy(model)
+        model.scale, copied.scale, twin.scale = 2.0, 3.0, 4.0
+        for other in (model, copied, twin, model):
+            np.testing.assert_allclose(other.Predict(x), other.scale * plain)
+            np.testing.assert_allclose(other.ComputeGradients(x, y), other.scale**2 * slope)
+        traces = Scaled.traces
+        for _ in range(3):
+            model.Train(x, y)
+            model.Predict(x)
+        # For the noise of a training step, of which this was the first.
+        assert Scaled.traces == traces + 1
+
     def test_are_kept_in_bounded_number_the_longest_unused_going_first(self):
         model, runs = self.traced()
         for n in range(1, 40):
