@@ -360,8 +360,8 @@ class FunctionModel(
         Raises
         ------
         ArgumentException
-            When they are not means and variances of the model's layers in pairs, of its dtype and finite; when the
-            parameters are none, see `SetParameters`.
+            When they are not means and variances of the model's layers in pairs, of its dtype and finite, where
+            variances of a float16 model may be float32; when the parameters are none, see `SetParameters`.
         """
         check_given("statistics", statistics, "a mapping from names to arrays")
         host = {name: to_host(value, f"statistics[{name!r}]") for name, value in statistics.items()}

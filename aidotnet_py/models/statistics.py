@@ -33,7 +33,9 @@ def check_statistics(
         shape = shapes.get(f"{prefix}scale")
         pair = f"{prefix}mean" in named and f"{prefix}variance" in named
         sound = np.isfinite(value).all() and (name.endswith("mean") or (value >= 0).all())
-        if not pair or value.dtype != dtype or value.shape != shape or not sound:
+        # Variances beyond half precision belong to numbers within it.
+        dtypes = (dtype,) if name.endswith("mean") else (dtype, np.result_type(dtype, np.float32))
+        if not pair or value.dtype not in dtypes or value.shape != shape or not sound:
             layer = "no such layer" if shape is None else f"{dtype}{shape}"
             raise ArgumentException(
                 f"{source} must hold means and variances of the model's layers in pairs of finite numbers, "
