@@ -396,6 +396,19 @@ def test_a_formula_must_return_one_floating_scalar(value: Callable[[Any, Any], A
         )
 
 
+@pytest.mark.parametrize("value", [2, 2.0, np.float16(2.0), np.float32(2.0), np.float64(2.0)])
+def test_a_formula_may_return_a_number(value: Any) -> None:
+    """NumPy's of another precision than double were refused as no floating scalar."""
+
+    class Constant(_Own):
+        def formula(self, predicted: Any, actual: Any) -> Any:
+            return value
+
+    x = np.ones((3, 1), np.float32)
+    loss = Constant().CalculateLoss(x, x)
+    assert (loss, loss.dtype) == (2.0, np.float32)
+
+
 @pytest.mark.parametrize("value", [None, np.array([True, False]), "all", True])
 def test_an_accuracy_must_be_one_number(value: Any) -> None:
     class Wrong(_Own):
