@@ -614,6 +614,13 @@ class TestFiles:
         strict.LoadModel(tmp_path / "n.safetensors")
         assert (host(strict) == host(one)).all()
 
+    @pytest.mark.parametrize("name", ["statistics: w", "__metadata__"])
+    def test_are_not_written_with_names_that_no_file_has(self, name):
+        """A file with the first could be written, and not be read."""
+        model = FunctionModel(lambda p, x: x * p[name], {name: np.ones(1)})
+        with pytest.raises(ArgumentException, match=r"names of .* must not"):
+            model.Serialize()
+
     def test_are_safetensors_with_named_arrays(self):
         data = model_on("numpy").Serialize()
         (length,) = struct.unpack("<Q", data[:8])
