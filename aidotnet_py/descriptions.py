@@ -14,7 +14,7 @@ import numpy as np
 
 from aidotnet_py.constructors import parameters_of
 
-__all__ = ["Described", "describe", "differences", "join_clauses"]
+__all__ = ["Described", "describe", "differences", "join_clauses", "settings_of"]
 
 # Longer sequences are described by a digest.
 _LONGEST = 100
@@ -94,12 +94,11 @@ def _object(value: Any, depth: int, within: frozenset[int]) -> _Settings:
     if id(value) in within:
         return description
     within |= {id(value)}
-    if isinstance(value, Described):
-        settings = value.settings()
-    elif depth < _DEEPEST:
-        settings, depth = _constructor_arguments(value), depth + 1
-    else:
-        return description
+    if not isinstance(value, Described):
+        if depth >= _DEEPEST:
+            return description
+        depth += 1
+    settings = settings_of(value)
     description.update({_key(name): describe(item, depth, within) for name, item in settings.items()})
     defaults = {name: parameter.default for name, parameter in parameters_of(type(value)).items()}
     description.defaults = frozenset(
@@ -108,6 +107,19 @@ def _object(value: Any, depth: int, within: frozenset[int]) -> _Settings:
         if name in defaults and description[_key(name)] == describe(defaults[name], depth, within)
     )
     return description
+
+
+def settings_of(value: Any) -> dict[str, Any]:
+    """Return the settings by which an object is described, by name.
+
+    Examples
+    --------
+    >>> from aidotnet_py import SGDOptimizer
+    >>> from aidotnet_py.descriptions import settings_of
+    >>> settings_of(SGDOptimizer(0.5))
+    {'learning_rate': 0.5, 'momentum': 0.0}
+    """
+    return value.settings() if isinstance(value, Described) else _constructor_arguments(value)
 
 
 def _key(name: str) -> str:

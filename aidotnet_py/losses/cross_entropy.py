@@ -53,32 +53,43 @@ class CrossEntropyLoss(LossFunctionBase[T_co]):
 
     @override
     def validate(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> None:
+        are_rows = self._is_of_rows(predicted_shape, actual, name)
+        values = owner_of(actual, name).to_numpy(actual)
+        if are_rows:
+            _require_probabilities(values, name)
+        else:
+            _require_labels(values, predicted_shape, name)
+
+    def _is_of_rows(self, predicted_shape: tuple[int, ...], actual: Array, name: str = "actual") -> bool:
+        """Return whether targets have a number a class, and not its index; refuse those of another shape."""
         require_examples(predicted_shape)
         if len(predicted_shape) < 2:
             raise ArgumentException(
                 f"predictions must be logits (n, classes), got shape {predicted_shape}; for one logit an example, use "
                 "BinaryCrossEntropyLoss"
             )
-        backend = owner_of(actual, name)
+        owner_of(actual, name)
         if tuple(actual.shape) == predicted_shape:
             super().validate(predicted_shape, actual, name)
-            _require_probabilities(backend.to_numpy(actual), name)
-        elif tuple(actual.shape) == predicted_shape[:-1]:
-            _require_labels(backend.to_numpy(actual), predicted_shape, name)
-        else:
-            raise ArgumentException(
-                f"{name} must be class indices {predicted_shape[:-1]} or rows {predicted_shape} for predictions "
-                f"{predicted_shape}, got shape {tuple(actual.shape)}"
-                f"{_shape_hint(predicted_shape, tuple(actual.shape), name)}"
-            )
+            return True
+        if tuple(actual.shape) == predicted_shape[:-1]:
+            return False
+        raise ArgumentException(
+            f"{name} must be class indices {predicted_shape[:-1]} or rows {predicted_shape} for predictions "
+            f"{predicted_shape}, got shape {tuple(actual.shape)}"
+            f"{_shape_hint(predicted_shape, tuple(actual.shape), name)}"
+        )
 
     @override
     def accuracy(self, predicted: Array, actual: Array) -> float:
-        guessed = owner_of(predicted, "predicted").to_numpy(predicted).argmax(axis=-1)
+        scores = owner_of(predicted, "predicted").to_numpy(predicted)
+        are_rows = self._is_of_rows(scores.shape, actual)
         wanted = owner_of(actual, "actual").to_numpy(actual)
-        if wanted.ndim > guessed.ndim:
+        if are_rows:
             wanted = wanted.argmax(axis=-1)
-        return float((guessed == wanted).mean())
+        # To argmax, NaN is the largest.
+        right = (scores.argmax(axis=-1) == wanted) & ~np.isnan(scores).any(axis=-1)
+        return float(right.mean())
 
 
 def _require_labels(labels: NDArray[Any], predicted_shape: tuple[int, ...], name: str) -> None:
@@ -169,5 +180,7 @@ class BinaryCrossEntropyLoss(LossFunctionBase[T_co]):
 
     @override
     def accuracy(self, predicted: Array, actual: Array) -> float:
-        guessed = owner_of(predicted, "predicted").to_numpy(predicted) > 0
-        return float((guessed == (owner_of(actual, "actual").to_numpy(actual) > 0.5)).mean())
+        scores = owner_of(predicted, "predicted").to_numpy(predicted)
+        super().validate(scores.shape, actual)
+        wanted = owner_of(actual, "actual").to_numpy(actual) > 0.5
+        return float((((scores > 0) == wanted) & ~np.isnan(scores)).mean())

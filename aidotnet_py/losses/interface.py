@@ -6,6 +6,8 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any, Generic, Protocol, cast, runtime_checkable
 
+import numpy as np
+
 from aidotnet_py.arguments import argument_in, array_hint, check_given, real_of, shown
 from aidotnet_py.autodiff.extend import is_array, trace_once, type_of
 from aidotnet_py.backends import Array, Backend, adopt, backend_of
@@ -133,9 +135,9 @@ def checked_loss(loss: ILossFunction[Any], predicted: Array, actual: Array) -> A
         When the formula returns anything but one floating scalar.
     """
     value: Any = loss.formula(predicted, actual)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float, np.floating)) and not isinstance(value, bool):
         # A number that depends on nothing has a gradient of zeros.
-        return cast("Array", float(value))
+        return cast("Array", float(cast(float, value)))
     kind = type_of(value) if is_array(value) else None
     if kind is None or kind.shape != () or not kind.is_floating:
         raise ArgumentException(

@@ -360,8 +360,8 @@ class FunctionModel(
         Raises
         ------
         ArgumentException
-            When they are not means and variances of the model's layers in pairs, of its dtype and finite; when the
-            parameters are none, see `SetParameters`.
+            When they are not means and variances of the model's layers in pairs, of its dtype and finite, where
+            variances of a float16 model may be float32; when the parameters are none, see `SetParameters`.
         """
         check_given("statistics", statistics, "a mapping from names to arrays")
         host = {name: to_host(value, f"statistics[{name!r}]") for name, value in statistics.items()}
@@ -431,7 +431,7 @@ class FunctionModel(
         input = adopt(input, "input")
         self.check_input(input)
         parameters = self._parameters
-        program, names, unnamed = self._programs.get_or_make(
+        program, names, unnamed = self._traced_programs.get_or_make(
             lambda: trace_statistics(self, parameters, input), "statistics", None, parameters, input
         )
         if unnamed:
@@ -444,8 +444,17 @@ class FunctionModel(
         if names:
             self._hold(parameters, dict(zip(names, program(parameters, input), strict=True)))
 
+    @property
+    def _traced_programs(self) -> ProgramCache:
+        """The programs, which copies share; an `apply` of a class of one's own may read what they have otherwise."""
+        apply = self.apply
+        is_own = getattr(apply, "__func__", None) is not FunctionModel.apply
+        if is_own and self._programs.function != apply:
+            self._programs = ProgramCache(self._backend, apply)
+        return self._programs
+
     def _prediction(self, input: Any, held: _Held) -> Prediction:
-        return self._programs.get_or_make(
+        return self._traced_programs.get_or_make(
             lambda: trace_prediction(self, held.parameters, input, held.statistics),
             ("predict", tuple(held.statistics)),
             None,
@@ -508,6 +517,9 @@ class FunctionModel(
             try:
                 new = self._optimizer.UpdateParameters(self._parameters, gradient)
                 self._require_finite("new parameters are", new)
+                # An infinite second moment would make this step and all later ones 0.
+                for name in self._optimizer.memory:
+                    self._require_finite(f"{name} of the optimizer is", self._optimizer.GetState()[name])
                 self._hold(new, self._held.statistics)
             except BaseException:
                 # An interrupt may come when the parameters are there already: after the assignment that moves them.
@@ -541,7 +553,7 @@ class FunctionModel(
 
     def _noise_of_step(self, x: Any, step: int) -> dict[str, Array]:
         """Return the noise that `Train` passes to `apply` after ``step`` steps, by name."""
-        shapes = self._programs.get_or_make(lambda: noise_shapes(self, type_of(x)), "noise", None, x)
+        shapes = self._traced_programs.get_or_make(lambda: noise_shapes(self, type_of(x)), "noise", None, x)
         if not shapes:
             return {}
         drawn = draw_noise(self._noise_key, step, shapes, self._dtype)
@@ -558,7 +570,8 @@ class FunctionModel(
         loss.validate(self._prediction(x, held).program.output_types[0].shape, y, name)
         beside = {**held.statistics, **({} if step is None else self._noise_of_step(x, step))}
         role, arguments = ("gradient", tuple(beside)), (held.parameters, x, y, *beside.values())
-        program = self._programs.program(value_and_grad(loss_of(self, loss, tuple(beside))), role, loss, *arguments)
+        cost = value_and_grad(loss_of(self, loss, tuple(beside)))
+        program = self._traced_programs.program(cost, role, loss, *arguments)
         value, gradient = program(*arguments)
         return value, gradient
 

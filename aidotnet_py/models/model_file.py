@@ -57,8 +57,10 @@ def pack_model(
     ------
     InvalidOperationException
         When a parameter is not finite.
+    ArgumentException
+        When a file cannot have the name of a parameter.
     """
-    return pack("model", {**unravel_arrays(parameters, shapes), **statistics_for_file(statistics)}, description)
+    return pack("model", {**unravel_arrays(parameters, shapes), **statistics_for_file(statistics, shapes)}, description)
 
 
 def unpack_model(model: IDifferentiableModel[Any, Any, Any], data: bytes, source: str) -> ModelFile:

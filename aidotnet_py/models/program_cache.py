@@ -26,14 +26,15 @@ class ProgramCache:
 
     def __init__(self, backend: Backend, function: Callable[..., Any]) -> None:
         self._backend = backend
-        self._function = function
+        #: Whose settings are watched.
+        self.function = function
         self._lock = Lock()
         self._programs: BoundedCache[Hashable, tuple[Any, object]] = BoundedCache(_MOST_PROGRAMS)
         # Noted after each trace, which may itself change settings, such as a count of traces.
         self._settings: CapturedState | None = None
 
     def __reduce__(self) -> tuple[type[ProgramCache], tuple[Backend, Callable[..., Any]]]:
-        return ProgramCache, (self._backend, self._function)
+        return ProgramCache, (self._backend, self.function)
 
     def __len__(self) -> int:
         return len(self._programs)
@@ -66,4 +67,4 @@ class ProgramCache:
         with self._lock:
             losses = {id(loss): loss for loss in (*(loss for _, loss in self._programs.values()), subject)}
             formulas = [getattr(loss, "formula", None) for loss in losses.values()]
-            self._settings = CapturedState(self._function, *formulas)
+            self._settings = CapturedState(self.function, *formulas)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from aidotnet_py.exceptions import ArgumentException
 
 __all__ = ["check_statistics", "pop_statistics", "statistics_for_file", "warn_of_few_examples"]
 
-# Names of other arrays come from code, which has no colons.
 _PREFIX = "statistics: "
 
 # On digits, the loss of accuracy is 30 points for groups of 2 normalised together, 20 of 3, 10 of 5 and 4 of 10.
@@ -33,7 +32,9 @@ def check_statistics(
         shape = shapes.get(f"{prefix}scale")
         pair = f"{prefix}mean" in named and f"{prefix}variance" in named
         sound = np.isfinite(value).all() and (name.endswith("mean") or (value >= 0).all())
-        if not pair or value.dtype != dtype or value.shape != shape or not sound:
+        # Variances beyond half precision belong to numbers within it.
+        dtypes = (dtype,) if name.endswith("mean") else (dtype, np.result_type(dtype, np.float32))
+        if not pair or value.dtype not in dtypes or value.shape != shape or not sound:
             layer = "no such layer" if shape is None else f"{dtype}{shape}"
             raise ArgumentException(
                 f"{source} must hold means and variances of the model's layers in pairs of finite numbers, "
@@ -41,8 +42,11 @@ def check_statistics(
             )
 
 
-def statistics_for_file(statistics: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return statistics by their names in files."""
+def statistics_for_file(statistics: Mapping[str, NDArray[Any]], others: Iterable[str] = ()) -> dict[str, NDArray[Any]]:
+    """Return statistics by their names in files; refuse names of other arrays that would be taken for these."""
+    for name in others:
+        if name.startswith(_PREFIX):
+            raise ArgumentException(f"names of parameters must not begin with {_PREFIX!r} in a file, got {name!r:.80}")
     return {_PREFIX + name: value for name, value in statistics.items()}
 
 

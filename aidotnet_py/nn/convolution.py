@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
 
-from aidotnet_py.arguments import SWITCH
+from aidotnet_py.arguments import SWITCH, is_pair
 from aidotnet_py.autodiff import average_pool2d, conv2d, max_pool2d
 from aidotnet_py.autodiff.extend import trace_once
 from aidotnet_py.backends import Array
@@ -85,7 +86,8 @@ class Conv2D(Layer):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        given: Any = kernel
+        height, width = given if is_pair(given) else (given, given)
         self.kernel = (check_count("kernel", height), check_count("kernel", width))
         self.filters = check_count("filters", filters)
         self.stride = stride

@@ -45,10 +45,10 @@ class LayerBatch:
     statistics: Statistics
 
     def moments(self) -> tuple[Array, Array]:
-        """Return mean and variance (channels,) over all axes but the last."""
+        """Return mean and variance (channels,) over all axes but the last; half precision's variance in single."""
         axes, x = tuple(range(len(self.x.shape) - 1)), widened(self.x)
         mean = np.mean(x, axis=axes)
-        return mean.astype(self.x.dtype), np.mean((x - mean) ** 2, axis=axes).astype(self.x.dtype)
+        return mean.astype(self.x.dtype), np.mean((x - mean) ** 2, axis=axes)
 
 
 class PassStatistics:

@@ -75,7 +75,8 @@ class AdamOptimizer(ElementwiseOptimizer):
         if type_of(parameters).dtype == np.float16:
             epsilon = np.maximum(epsilon, _LEAST_IN_FLOAT16)
         first = memory[0] * decay1 + gradient * weight1
-        second = memory[1] * decay2 + gradient * gradient * weight2
+        # Not g² times its weight: half precision lacks the squares of numbers from 256 on.
+        second = memory[1] * decay2 + gradient * weight2 * gradient
         # Chosen twice: what √ is asked for must not be 0 either, for 0 times its infinite derivative is NaN.
         unmoved = second == 0.0
         root = np.where(unmoved, 0.0, np.sqrt(np.where(unmoved, 1.0, second)))
@@ -91,8 +92,8 @@ class AdamOptimizer(ElementwiseOptimizer):
         work = gradient * weight1
         first *= decay1
         first += work
-        work = multiply(gradient, gradient, out=work)
-        work *= weight2
+        work = multiply(gradient, weight2, out=work)
+        work *= gradient
         second *= decay2
         second += work
         work = backend.elementwise("sqrt")(second, out=work)

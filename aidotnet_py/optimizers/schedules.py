@@ -161,7 +161,7 @@ class WarmUpSchedule(Described):
 
     def __post_init__(self) -> None:
         COUNT_OR_ZERO.check("steps", self.steps, type_error=ArgumentOutOfRangeException)
-        if not callable(self.then):
+        if isinstance(self.then, type) or not callable(self.then):
             raise ArgumentException(refusal("then", "a schedule, such as CosineSchedule(1000)", self.then))
 
     def __call__(self, step: int, /) -> float:

@@ -13,7 +13,7 @@ from aidotnet_py.archives import kind_of, read_file, unpack
 from aidotnet_py.arguments import refusal
 from aidotnet_py.backends import Backend
 from aidotnet_py.caller import level_outside
-from aidotnet_py.descriptions import Described, describe, join_clauses
+from aidotnet_py.descriptions import describe, join_clauses, settings_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.losses import ILossFunction
 from aidotnet_py.meta_learning import (
@@ -33,7 +33,7 @@ from aidotnet_py.models.comparison import held_shapes, parameter_clauses, proper
 from aidotnet_py.nn import Layer
 from aidotnet_py.nn.layer import initialized
 from aidotnet_py.saving.bounded_generator import BoundedGenerator
-from aidotnet_py.saving.rebuilding import Rebuilder
+from aidotnet_py.saving.rebuilding import Rebuilder, require_same
 
 __all__ = ["load", "save"]
 
@@ -63,7 +63,8 @@ def save(item: MetaLearnerBase[Any, Any, Any] | FunctionModel[Any, Any, Any], pa
     Raises
     ------
     ArgumentException
-        When it is of another class, or its network cannot be made again from its description.
+        When it is of another class, one derived from these included; when its network, its loss or an option cannot be
+        made again from its description as it is.
     InvalidOperationException
         When parameters are not finite.
     OSError
@@ -86,16 +87,21 @@ def save(item: MetaLearnerBase[Any, Any, Any] | FunctionModel[Any, Any, Any], pa
     ...     aidotnet_py.load(f"{folder}/learner.safetensors").AdaptationSteps
     3
     """
-    model: Any = item.BaseModel if isinstance(item, MetaLearnerBase) else item
-    if type(model).__name__ not in _MODELS or not isinstance(model, FunctionModel):
-        wanted = f"a {' or '.join(_MODELS)}, or a learner of one"
-        raise ArgumentException(f"item must be {wanted}, got a {type(model).__name__}; use its own Save or SaveModel")
+    learner = item if isinstance(item, MetaLearnerBase) else None
+    model: Any = item if learner is None else learner.BaseModel
+    # By the classes themselves, since `load` makes none that is derived from them.
+    is_known = type(model) in _MODELS.values()
+    if not is_known or (learner is not None and type(learner) not in _ALGORITHMS.values()):
+        wanted = f"a {' or '.join(_MODELS)}, or a learner of one by an algorithm of this package"
+        came = type(item if is_known else model).__name__
+        raise ArgumentException(f"item must be {wanted}, got a {came}; use its own Save or SaveModel")
     _require_rebuildable(model)
     _warn_of_properties(model)
-    if isinstance(item, MetaLearnerBase):
-        item.Save(path)
-    else:
+    if learner is None:
         model.SaveModel(path)
+    else:
+        _require_same_options(learner)
+        learner.Save(path)
 
 
 def _warn_of_properties(model: Any) -> None:
@@ -118,24 +124,48 @@ def _require_rebuildable(model: Any) -> None:
         if "function" in settings:
             function = settings["function"]
             Rebuilder(sorted(_modules_of(function))).function(describe(function), "function")
-        else:
-            network = settings["network"]
-            Rebuilder(sorted(_modules_of(network))).object(describe(network), "network")
+        for part in ("network", "loss"):
+            if part in settings:
+                require_same(_made_again(settings[part], part), settings[part], part)
     except (ArgumentException, ImportError) as error:
         raise ArgumentException(
-            "item must have a function at the top of a module, or layers with settings(), so that load can make it "
-            f"again, got another: {error}"
+            "item must have a function at the top of a module, or layers with settings(), and a loss, that load can "
+            f"make again, got another: {error}"
         ) from error
+
+
+def _require_same_options(learner: MetaLearnerBase[Any, Any, Any]) -> None:
+    """Raise ArgumentException where `load` would make an option of another class than it is of."""
+    for name in _saved_options(type(learner)):
+        value = getattr(learner.Options, name)
+        if isinstance(describe(value), str):
+            # Text, or a function by its name.
+            continue
+        try:
+            made = _made_again(value, name)
+        except (ArgumentException, ImportError):
+            # load asks for it.
+            continue
+        require_same(made, value, name)
+
+
+def _saved_options(algorithm: type[Any]) -> set[str]:
+    return {field.name for field in fields(algorithm._options_type)} - {"MetaModel", *_LOADERS}
+
+
+def _made_again(value: Any, place: str) -> Any:
+    return Rebuilder(sorted(_modules_of(value))).object(describe(value), place)
 
 
 def _modules_of(value: Any) -> set[str]:
     """Return the modules that define a function, or the classes and functions that a described object is made of."""
     if isinstance(value, (list, tuple)):
         return {name for part in cast("list[Any]", value) for name in _modules_of(part)}
-    if isinstance(value, Described):
-        return {type(value).__module__} | _modules_of(list(value.settings().values()))
-    module: str | None = getattr(value, "__module__", None) if hasattr(value, "__qualname__") else None
-    return {module} if module else set()
+    if hasattr(value, "__qualname__"):
+        return {value.__module__} if value.__module__ else set()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return set()
+    return {type(value).__module__} | _modules_of(list(settings_of(value).values()))
 
 
 def load(
@@ -225,7 +255,7 @@ def _learner(
             ) from error
     model = _model_like(checkpoint.model, source, parameters, rebuilder, backend)
     values: dict[str, Any] = {}
-    names = {field.name for field in fields(algorithm._options_type)} - {"MetaModel", *_LOADERS}
+    names = _saved_options(algorithm)
     for name, value in checkpoint.options.items():
         if name in names and name not in given:
             values[name] = _option(name, value, rebuilder)

@@ -9,18 +9,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import Any, cast
+
+import numpy as np
 
 from aidotnet_py import losses, nn, optimizers
 from aidotnet_py.arguments import refusal
 from aidotnet_py.constructors import parameters_of
-from aidotnet_py.descriptions import describe, differences, join_clauses
+from aidotnet_py.descriptions import describe, differences, join_clauses, settings_of
 from aidotnet_py.exceptions import ArgumentException
 from aidotnet_py.meta_learning import ProblemConstants
 from aidotnet_py.meta_learning.algorithms.prototypes import Scores
 
-__all__ = ["Rebuilder"]
+__all__ = ["Rebuilder", "require_same"]
 
 
 def _own() -> dict[str, type[Any]]:
@@ -140,3 +142,37 @@ class Rebuilder:
             f"{place} must be of this package or of a trusted module ({known}), got the {kind} {name:.80}; if you "
             "trust the module that defines it, name it in trust=[…]"
         )
+
+
+def require_same(made: Any, given: Any, place: str) -> None:
+    """Raise ArgumentException unless an object that was made again has the classes of the one that was described.
+
+    Files name classes without their modules, and have text in the place of what JSON lacks, such as functions.
+
+    Examples
+    --------
+    >>> from aidotnet_py.nn import mlp
+    >>> from aidotnet_py.saving.rebuilding import require_same
+    >>> require_same(mlp(8, 1), mlp(8, 1), "network")
+    """
+    here, there = type(cast(object, given)), type(cast(object, made))
+    if issubclass(here, (list, tuple)) and issubclass(there, (list, tuple)):
+        for i, (one, other) in enumerate(zip(made, given, strict=True)):
+            require_same(one, other, f"{place}[{i}]")
+    elif issubclass(here, (bool, int, float, str, np.generic, NoneType)):
+        # Made again from themselves.
+        return
+    elif here is not there:
+        remedy = (
+            "give the class another name"
+            if here.__name__ == there.__name__
+            else "describe it by numbers, text or lists"
+        )
+        raise ArgumentException(
+            f"{place} must be what load makes of its description, {there.__module__}.{there.__qualname__}, got "
+            f"{here.__module__}.{here.__qualname__}; {remedy}"
+        )
+    else:
+        settings = settings_of(made)
+        for name, value in settings_of(given).items():
+            require_same(settings[name], value, f"{place}.{name}")

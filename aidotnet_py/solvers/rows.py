@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aidotnet_py.arguments import array_hint, check_given, refusal
+from aidotnet_py.autodiff.extend import Tracer
 from aidotnet_py.backends import Array, Backend, available_backends, backend_of, is_plain
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException
 
@@ -31,7 +32,7 @@ class Rows:
         if backend is None:
             known = ", ".join(available_backends())
             raise ArgumentException(
-                f"rhs must be an array of one of the backends {known}, got {type(rhs).__name__}{array_hint('rhs', rhs)}"
+                f"rhs must be an array of one of the backends {known}, got {_kind_of(rhs)}{array_hint('rhs', rhs)}"
             )
         self.backend: Backend = backend
         self.dtype = backend.dtype_of(rhs)
@@ -68,7 +69,7 @@ class Rows:
             return self.as_rows(_plain(backend, array, self.dtype))
         owner = backend_of(array)
         if owner is None:
-            came = type(array).__name__
+            came = _kind_of(array)
         else:
             came = f"shape {tuple(array.shape)} and dtype {owner.dtype_of(array)} on backend {owner.name!r}"
         wanted = f"shape {self.shape} and dtype {self.dtype} on backend {backend.name!r}"
@@ -111,6 +112,12 @@ def check_callable(name: str, function: object, wanted: str) -> None:
     check_given(name, function, wanted)
     if not callable(function):
         raise ArgumentException(refusal(name, wanted, function))
+
+
+def _kind_of(value: object) -> str:
+    """Name the type of what is no array; of a traced one, say what it takes."""
+    remedy = "; a solve is not traced, but aidotnet_py.implicit differentiates it" if isinstance(value, Tracer) else ""
+    return type(value).__name__ + remedy
 
 
 def _plain(backend: Backend, array: Array, dtype: np.dtype[Any]) -> Array:

@@ -269,6 +269,29 @@ class TestRefusals:
         assert np.isnan(loss.CalculateLoss(np.zeros((2, 2)), np.full((2, 2), np.nan)))
 
 
+@pytest.mark.parametrize(
+    ("loss", "predicted", "actual", "message"),
+    [
+        (BinaryCrossEntropyLoss(), (3, 1), (3,), r"actual must have the predictions' shape \(3, 1\), got \(3,\)"),
+        (CrossEntropyLoss(), (2, 3, 2), (3,), r"actual must be class indices \(2, 3\) or rows \(2, 3, 2\) .*"),
+        (CrossEntropyLoss(), (0, 2), (0,), r"predictions must have at least one example, got shape \(0, 2\)"),
+    ],
+)
+def test_an_accuracy_is_of_targets_that_fit(backend, loss, predicted, actual, message):
+    """Others were broadcast: each prediction was compared with every target."""
+    with pytest.raises(ArgumentException, match=message):
+        loss.accuracy(put(backend, np.zeros(predicted)), put(backend, np.zeros(actual, int)))
+
+
+@pytest.mark.parametrize("loss", [CrossEntropyLoss(), BinaryCrossEntropyLoss()], ids=lambda x: type(x).__name__)
+def test_nan_is_never_right(loss):
+    """It was, where it stood for the class of the target."""
+    z = np.array([[np.nan, 1.0], [1.0, np.nan], [1.0, -1.0], [-1.0, 1.0]])
+    one_hot = np.eye(2)[[0, 1, 0, 0]]
+    expected = {CrossEntropyLoss: 1 / 4, BinaryCrossEntropyLoss: 2 / 8}
+    assert loss.accuracy(z, one_hot) == expected[type(loss)]
+
+
 class TestOwnLoss:
     def test_needs_a_formula_alone(self, backend):
         class MeanAbsoluteError(LossFunctionBase):
@@ -371,6 +394,19 @@ def test_a_formula_must_return_one_floating_scalar(value: Callable[[Any, Any], A
         MAMLAlgorithm(MAMLOptions(model)).MetaTrain(
             TaskBatch([MetaLearningTask(SupportSetX=x, SupportSetY=y, QuerySetX=x, QuerySetY=y, NumWays=1)])
         )
+
+
+@pytest.mark.parametrize("value", [2, 2.0, np.float16(2.0), np.float32(2.0), np.float64(2.0)])
+def test_a_formula_may_return_a_number(value: Any) -> None:
+    """NumPy's of another precision than double were refused as no floating scalar."""
+
+    class Constant(_Own):
+        def formula(self, predicted: Any, actual: Any) -> Any:
+            return value
+
+    x = np.ones((3, 1), np.float32)
+    loss = Constant().CalculateLoss(x, x)
+    assert (loss, loss.dtype) == (2.0, np.float32)
 
 
 @pytest.mark.parametrize("value", [None, np.array([True, False]), "all", True])

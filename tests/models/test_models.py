@@ -475,6 +475,23 @@ class TestTrain:
         assert model.GetParameters() == most
         assert model._optimizer.GetState() == {"steps": 0}
 
+    @pytest.mark.parametrize(("slope", "is_taken"), [(300.0, True), (3000.0, True), (30000.0, False)])
+    def test_squares_beyond_half_precision(self, slope, is_taken):
+        """Their moment was infinite, and no step moved the parameter again."""
+        model = FunctionModel(lambda p, x: (p["w"] - 1.0) * x, {"w": np.ones(1, np.float16)})
+        x, y = np.full(1, slope, np.float16), np.full(1, -0.5, np.float16)
+        assert model.ComputeGradients(x, y) == x
+        if is_taken:
+            model.Train(x, y)
+            assert model.GetParameters() == np.float16(0.999)
+            return
+        with pytest.raises(
+            InvalidOperationException, match="the second_moment of the optimizer is not finite; nothing"
+        ):
+            model.Train(x, y)
+        assert model.GetParameters() == 1.0
+        assert model._optimizer.GetState() == {"steps": 0}
+
     def test_in_half_precision_leaves_what_has_no_gradient(self):
         model = FunctionModel(lambda p, x: x @ p["w"], {"w": np.ones((2, 1), np.float16)})
         model.Train(np.array([[1, 0]], np.float16), np.zeros((1, 1), np.float16))
@@ -598,6 +615,13 @@ class TestFiles:
         strict = two.To("strict")
         strict.LoadModel(tmp_path / "n.safetensors")
         assert (host(strict) == host(one)).all()
+
+    @pytest.mark.parametrize("name", ["statistics: w", "__metadata__"])
+    def test_are_not_written_with_names_that_no_file_has(self, name):
+        """A file with the first could be written, and not be read."""
+        model = FunctionModel(lambda p, x: x * p[name], {name: np.ones(1)})
+        with pytest.raises(ArgumentException, match=r"names of .* must not"):
+            model.Serialize()
 
     def test_are_safetensors_with_named_arrays(self):
         data = model_on("numpy").Serialize()
@@ -737,6 +761,30 @@ class TestPrograms:
         model.Clone().Predict(np.zeros((2, 3)))
         model.WithParameters(np.zeros(8)).Predict(np.zeros((2, 3)))
         assert len(runs) == 2
+
+    def test_of_an_apply_of_ones_own_follow_what_it_reads(self):
+        """A change of an attribute, or of a copy's, left the predictions as they were."""
+
+        class Scaled(FunctionModel):
+            scale, traces = 1.0, 0
+
+            def apply(self, parameters, x):
+                Scaled.traces += 1
+                return super().apply(parameters, x) * self.scale
+
+        model, x, y = Scaled(affine, parameters()), rng().standard_normal((2, 3)), np.zeros((2, 2))
+        plain, slope = model.Predict(x), model.ComputeGradients(x, y)
+        copied, twin = model.Clone(), copy.copy(model)
+        model.scale, copied.scale, twin.scale = 2.0, 3.0, 4.0
+        for other in (model, copied, twin, model):
+            np.testing.assert_allclose(other.Predict(x), other.scale * plain)
+            np.testing.assert_allclose(other.ComputeGradients(x, y), other.scale**2 * slope)
+        traces = Scaled.traces
+        for _ in range(3):
+            model.Train(x, y)
+            model.Predict(x)
+        # For the noise of a training step, of which this was the first.
+        assert Scaled.traces == traces + 1
 
     def test_are_kept_in_bounded_number_the_longest_unused_going_first(self):
         model, runs = self.traced()

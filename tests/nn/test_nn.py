@@ -120,6 +120,7 @@ class TestConv2D:
             ({"stride": (2, 1), "padding": ((0, 2), (1, 0))}, ((0, 2), (1, 0)), (4, 5, 4)),
             ({"groups": 2}, ((1, 1), (1, 1)), (7, 6, 4)),
             ({"kernel": (2, 1), "padding": "valid"}, ((0, 0), (0, 0)), (6, 6, 4)),
+            ({"kernel": [2, 1], "padding": "valid"}, ((0, 0), (0, 0)), (6, 6, 4)),
             ({"bias": False}, ((1, 1), (1, 1)), (7, 6, 4)),
         ],
     )
@@ -142,6 +143,7 @@ class TestConv2D:
             ({"filters": 0}, "filters must be a whole number of at least 1, got 0"),
             ({"filters": 2, "kernel": 0}, "kernel must be a whole number of at least 1, got 0"),
             ({"filters": 2, "kernel": (3, 0)}, "kernel must be a whole number of at least 1, got 0"),
+            ({"filters": 2, "kernel": (3,)}, r"kernel must be a whole number of at least 1, got \(3,\)"),
             ({"filters": 2, "kernel": 3.0}, r"kernel must be a whole number of at least 1, got 3\.0"),
             ({"filters": 2, "groups": 0}, "groups must be a whole number of at least 1, got 0"),
         ],

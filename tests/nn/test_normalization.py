@@ -188,9 +188,23 @@ class TestPassStatistics:
         parameters = {"scale": np.ones(1, np.float16), "shift": np.zeros(1, np.float16)}
         with PassStatistics(parameters) as statistics:
             BatchNorm().apply(parameters, x)
-        named = statistics.named()
-        assert {value.dtype for value in named.values()} == {np.dtype(np.float16)}
-        np.testing.assert_allclose([*named.values()], [[3.0], [891.0]], rtol=1e-3)
+        np.testing.assert_allclose([*statistics.named().values()], [[3.0], [891.0]], rtol=1e-3)
+
+    @pytest.mark.parametrize("statistics", ["batch", "support"])
+    def test_a_variance_beyond_half_precision(self, statistics, tmp_path):
+        """It was infinite, and the outputs of the adapted model the shift."""
+        network = Sequential(BatchNorm(statistics=statistics), Dense(1))
+        model = NeuralNetworkModel(network, input_shape=(2,), dtype=np.float16, seed=0)
+        x = (1000 * rng().standard_normal((20, 2))).astype(np.float16)
+        fixed, expected = model.with_statistics_of(x), model.Predict(x)
+        np.testing.assert_allclose(fixed.Predict(x), expected, rtol=1e-2, atol=1e-3)
+        fixed.SaveModel(tmp_path / "fixed.safetensors")
+        model.LoadModel(tmp_path / "fixed.safetensors")
+        np.testing.assert_array_equal(model.Predict(x), fixed.Predict(x))
+        # Of the outputs, in a query pass by the support set.
+        task = MetaLearningTask(SupportSetX=x, SupportSetY=expected, QuerySetX=x, QuerySetY=expected)
+        learner = MAMLAlgorithm(MAMLOptions(model, InnerLearningRate=1e-4, AdaptationSteps=1))
+        assert learner.Evaluate(TaskBatch([task])) < 1e-3
 
 
 class TestOneValueAChannel:

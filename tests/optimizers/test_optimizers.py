@@ -117,6 +117,13 @@ def test_first_step_of_adam_is_the_rate_in_the_gradients_direction(backend):
     )
 
 
+def test_adam_takes_gradients_whose_squares_half_precision_lacks():
+    """Their moment was infinite, and every step 0."""
+    slopes = np.full((3, 2), [300.0, -3000.0], np.float16)
+    seen = run(NUMPY, AdamOptimizer(0.1), np.zeros(2, np.float16), slopes)
+    np.testing.assert_allclose(seen[-1], [-0.3, 0.3], rtol=2e-3)
+
+
 class TestArguments:
     def test_are_not_changed_and_the_result_is_new(self, backend, make):
         optimizer = make()

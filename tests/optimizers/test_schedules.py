@@ -40,6 +40,7 @@ def test_warm_up_then_another() -> None:
         (StepSchedule, {"every": 1, "factor": -1}),
         (WarmUpSchedule, {"steps": -1}),
         (WarmUpSchedule, {"steps": 1, "then": 0.5}),
+        (WarmUpSchedule, {"steps": 1, "then": ConstantSchedule}),
     ],
 )
 def test_refusals(kind: Any, settings: dict[str, Any]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 import tracemalloc
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from aidotnet_py import (
     LBFGSMinimizer,
     MAMLAlgorithm,
     MAMLOptions,
+    MeanSquaredErrorLoss,
     MetaSGDAlgorithm,
     MetaSGDOptions,
     NeuralNetworkModel,
@@ -93,6 +96,22 @@ class Scale(Layer):
 
     def apply(self, parameters: Any, x: Any) -> Any:
         return x * parameters["scale"]
+
+
+WAY = Enum("WAY", ["there", "back"])
+
+
+class Moded(Layer):
+    """A layer with a setting of any type."""
+
+    def __init__(self, mode: Any) -> None:
+        self.mode = mode
+
+    def initialize(self, generator: Any, shape: Any) -> Any:
+        return {}, shape
+
+    def apply(self, parameters: Any, x: Any) -> Any:
+        return -x if self.mode is WAY.back else x
 
 
 def student_description(student: Any, folder: Path) -> Any:
@@ -308,6 +327,47 @@ class TestRefusals:
         ):
             with pytest.raises(ArgumentException, match="item must have a function at the top of a module, or layers"):
                 aidotnet_py.save(item, tmp_path / "model.safetensors")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("make", "place"),
+        [
+            (lambda own: NeuralNetworkModel(Sequential(own(Dense)(1)), input_shape=(1,)), "network.layers[0]"),
+            (lambda own: NeuralNetworkModel(Dense(1), input_shape=(1,), loss=own(MeanSquaredErrorLoss)()), "loss"),
+            (lambda own: MAMLAlgorithm(MAMLOptions(model(), MetaOptimizer=own(SGDOptimizer)(0.1))), "MetaOptimizer"),
+            (
+                lambda own: MAMLAlgorithm(
+                    MAMLOptions(model(), OuterLearningRateSchedule=WarmUpSchedule(2, own(CosineSchedule)(9)))
+                ),
+                "OuterLearningRateSchedule.then",
+            ),
+        ],
+    )
+    def test_a_class_of_ones_own_under_a_name_of_this_package(self, make: Any, place: str, tmp_path: Path) -> None:
+        """`load` made this package's of it, without a word."""
+
+        def own(kind: Any) -> Any:
+            return type(kind.__name__, (kind,), {"__module__": __name__})
+
+        with pytest.raises(ArgumentException, match=rf"{re.escape(place)} must be .*; give the class another name"):
+            aidotnet_py.save(make(own), tmp_path / "file")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("derived", [NeuralNetworkModel, MAMLAlgorithm])
+    def test_what_is_derived_under_any_name(self, derived: Any, tmp_path: Path) -> None:
+        """`load` made a NeuralNetworkModel and a MAMLAlgorithm of these."""
+        own = type(derived.__name__, (derived,), {})
+        item = own(MAMLOptions(model())) if derived is MAMLAlgorithm else own(mlp(1), input_shape=(1,))
+        with pytest.raises(ArgumentException, match=r"item must be .*; use its own Save or SaveModel"):
+            aidotnet_py.save(item, tmp_path / "file")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("setting", [WAY.there, b"ab", 2 + 1j, np.dtype(np.float32), line])
+    def test_settings_that_a_description_has_as_text(self, setting: Any, tmp_path: Path) -> None:
+        """`load` gave the layer the text: a layer of another mode, or of a function that cannot be called."""
+        first = NeuralNetworkModel(Sequential(Moded(setting), Dense(1)), input_shape=(1,))
+        with pytest.raises(ArgumentException, match=r"layers\[0\].mode must be .*, builtins.str, got .*numbers"):
+            aidotnet_py.save(first, tmp_path / "file")
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from waiting import until_all_is_compiled
 
+from aidotnet_py.autodiff import grad
 from aidotnet_py.backends import Backend, NumPyBackend, get_backend
 from aidotnet_py.exceptions import ArgumentException, ArgumentNullException, ArgumentOutOfRangeException
-from aidotnet_py.solvers import SolverReport, StopReason, borrowing, conjugate_gradient, gmres
+from aidotnet_py.solvers import SolverReport, StopReason, borrowing, conjugate_gradient, gmres, neumann_series
 from aidotnet_py.testing import LinearSystem, MatrixOperator, symmetric_matrices
 from aidotnet_py.testing.strategies import indefinite_systems, spd_systems
 
@@ -719,6 +721,13 @@ def test_results_that_do_not_fit_are_refused(argument: str, result: np.ndarray, 
 def test_a_result_that_is_no_array_is_refused(backend: Backend) -> None:
     with pytest.raises(ArgumentException, match=r"the result of operator must have shape.*, got NoneType"):
         conjugate_gradient(lambda v: None, backend.asarray(np.ones((2, 3))))
+
+
+@pytest.mark.parametrize("solver", [conjugate_gradient, gmres, partial(neumann_series, terms=2)])
+def test_a_traced_solve_is_told_what_differentiates_it(solver: Any) -> None:
+    for solve in (lambda t: solver(lambda v: 2.0 * v, t), lambda t: solver(lambda v: t * v, np.ones(2))):
+        with pytest.raises(ArgumentException, match=r"got Tracer; .* aidotnet_py\.implicit differentiates it"):
+            grad(lambda t, solve=solve: np.sum(solve(t)[0]))(np.ones(2))
 
 
 def test_arrays_of_another_backend_are_refused() -> None:
