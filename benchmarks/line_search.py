@@ -52,7 +52,8 @@ def measure(algorithm: str, options: dict[str, Any], seed: int) -> tuple[float, 
     model = MetaTrainedRegressor("patient", algorithm=algorithm, options=options, random_state=0)
     model.fit(known[FEATURES], known["response"])
     learner: Any = model.learner_
-    encoding, plain, searched, worse = model.encoding_, list[NDArray[Any]](), list[NDArray[Any]](), 0
+    encoding: Any = model.encoding_
+    plain, searched, worse = list[NDArray[Any]](), list[NDArray[Any]](), 0
     for _, rows in new.groupby("patient"):
         rows = rows.sample(frac=1, random_state=seed)
         inputs, responses = encoding.inputs(rows[FEATURES]), rows["response"].to_numpy()
