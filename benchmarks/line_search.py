@@ -77,15 +77,8 @@ def main() -> None:
     for algorithm, options in SETTINGS:
         for seed in seeds:
             plain, searched, worse = measure(algorithm, options, seed)
-            rows.append(
-                [
-                    " ".join([algorithm, *map(str, options.values())]),
-                    str(seed),
-                    f"{plain:.2f}",
-                    f"{searched:.2f}",
-                    str(worse),
-                ]
-            )
+            name = " ".join([algorithm, *map(str, options.values())])
+            rows.append([name, str(seed), f"{plain:.2f}", f"{searched:.2f}", str(worse)])
     heads = ["settings", "seed", "Adapt", "line search", "worse than the start"]
     table(Console(), f"RMSE on {NEW} new groups", heads, rows)
 
