@@ -69,7 +69,7 @@ def check_primitive(function: Callable[..., Any], *args: Any, order: int = 3, to
     ... )
     >>> check_primitive(lambda x: emit(double, x), np.ones(3))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    AssertionError: the primitive double fails ... of 3 checks:
+    AssertionError: the primitive double fails ... of 5 checks:
     - runs: double.run must write into out and return None, got an array of shape (3,)...
     """
     if not args:
