@@ -247,6 +247,7 @@ def test_a_step_is_whole_at_every_moment(make: Callable[..., Any]) -> None:
         interrupted_everywhere(make, every[first : first + 400], KeyboardInterrupt)
 
 
+@pytest.mark.slow
 @MAML
 def test_the_first_step_is_whole_too(make: Callable[..., Any]) -> None:
     """In which functions are traced and programs planned, that later steps and other learners use."""
@@ -267,6 +268,7 @@ def test_the_first_step_is_whole_too(make: Callable[..., Any]) -> None:
         assert state_of(broken) == states[3]
 
 
+@pytest.mark.slow
 def test_a_models_own_training_is_whole_too() -> None:
     def made() -> Any:
         return NeuralNetworkModel(mlp(4, 1), input_shape=(1,), dtype=np.float64, seed=0)
@@ -330,6 +332,7 @@ class TestTrain:
         "CheckpointFrequency": 3,
     }
 
+    @pytest.mark.slow
     @MAML
     def test_a_run_that_is_stopped_again_and_again(
         self, make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

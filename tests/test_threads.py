@@ -346,6 +346,7 @@ class TestTraining:
         found = [bits(one) for one in at_once(calls) if one is not None]
         assert set(found) <= set(possible)
 
+    @pytest.mark.slow
     def test_adapted_while_layers_are_exchanged(self) -> None:
         """ANIL names the adapted layers of the model that the call began with."""
         sizes = [NeuralNetworkModel(mlp(n, 1), input_shape=(1,), dtype=np.float64, seed=n) for n in (3, 5)]
@@ -473,6 +474,7 @@ class TestWorkspaces:
             learner.Adapt(tasks_of("numpy", 4, 1)[0])
         assert len(learner._objectives._workspaces) == 0
 
+    @pytest.mark.slow
     def test_one_of_another_model_is_let_go(self) -> None:
         learner, task = LEARNERS["MAML"]("numpy"), tasks_of("numpy", 4, 1)[0]
         learner.Adapt(task)
@@ -563,6 +565,7 @@ class TestModels:
         found = at_once([lambda: together.Train(x, x**2), cloned] * 30)
         assert {one for one in found if one is not None} <= {bits(first.GetParameters()), *possible}
 
+    @pytest.mark.slow
     def test_asked_while_its_learner_loads_files(self, tmp_path: Path) -> None:
         """Parameters and statistics are those of one file."""
         rng = np.random.default_rng(0)
@@ -799,6 +802,7 @@ def test_a_warning_that_is_given_once_is_given_once() -> None:
     assert len(caught) == 1
 
 
+@pytest.mark.slow
 def test_losses_and_optimizers_shared_by_learners_in_threads() -> None:
     """Learners of their own, one a thread, with one loss, one meta-optimizer and one inner optimizer for all."""
     loss, meta, inner = MeanSquaredErrorLoss[Any](), AdamOptimizer(0.01), SGDOptimizer(0.01, momentum=0.5)

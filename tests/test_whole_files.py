@@ -301,6 +301,7 @@ class TestErrors:
         assert raised.value.filename == str(tmp_path / ("n" * 300))
 
 
+@pytest.mark.slow
 class TestKilledProcesses:
     def test_leave_the_old_file_and_what_the_next_write_removes(self, tmp_path):
         write_file(tmp_path / "a", b"old")
@@ -382,7 +383,6 @@ class TestKilledProcesses:
         assert read_file(tmp_path / "a") == b"data"
         assert len(parts_in(tmp_path)) == 1
 
-    @pytest.mark.slow
     def test_several_write_one_path_and_it_is_always_whole(self, tmp_path):
         script = """
             import sys

@@ -115,6 +115,7 @@ def difference(f: Callable[[Vector], Any], x: Vector, direction: Vector) -> Any:
     return (8 * near - far) / (12 * STEP)
 
 
+@pytest.mark.slow
 @every_network
 def test_loss_and_gradient_are_those_of_the_reference(network: Network) -> None:
     value, gradient = ad.value_and_grad(network.loss)(network.theta)

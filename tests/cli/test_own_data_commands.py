@@ -204,6 +204,7 @@ class TestAdaptingToPhotographs:
         assert done.exit_code == 0, done.output
         assert [row[0] for row in rows_of(Path("out.csv"))] == ["file", "a.png", "b.png"]
 
+    @pytest.mark.slow
     def test_names_each_column_once(self, run_on_shades: Path) -> None:
         Path("support", "dusk").rename(Path("support", "class"))
         assert self.adapt(run_on_shades).exit_code == 0
@@ -358,6 +359,7 @@ class TestEvaluatingOnOtherData:
 
 
 class TestAdaptingToRows:
+    @pytest.mark.slow
     def test_names_each_column_once(self, heights: Path, tmp_path: Path) -> None:
         heights.write_text(heights.read_text().replace("height", "row", 1))
         columns = ("--task", "child", "--target", "row")

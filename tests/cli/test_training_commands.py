@@ -149,6 +149,7 @@ class TestTrain:
         assert done.exit_code == 2
         assert message in done.stderr
 
+    @pytest.mark.slow
     def test_patience(self, tmp_path: Path) -> None:
         done = train(tmp_path / "run", "--patience", "1", "--set", "options.OuterLearningRate=1e-30", "--json")
         assert json.loads(done.stdout)["TotalIterations"] == 4

@@ -98,6 +98,7 @@ class TestWhoIsCompared:
         with pytest.raises(ArgumentException, match="without those that need classes for sinusoid, got 'ProtoNets'"):
             settings(algorithms=["ProtoNets"])
 
+    @pytest.mark.slow
     def test_the_nearest_mean_of_raw_inputs_is_scikit_learns(self) -> None:
         problem, wanted = PROBLEMS["digits"], settings(data="digits", shots=3)
         loader = problem.loader("test", wanted, 3)
@@ -236,6 +237,7 @@ class TestWhatIsMeasured:
             np.testing.assert_allclose(interval.Mean, np.mean(losses), rtol=1e-5)
             np.testing.assert_allclose(interval.HalfWidth, 1.96 * np.std(losses, ddof=1) / 2, rtol=1e-4)
 
+    @pytest.mark.slow
     def test_the_same_seed_gives_the_same_numbers(self, regression: Comparison) -> None:
         again = compare(settings(seeds=(5,), algorithms=["iMAML"]))
         assert again.of("iMAML")[0].losses == regression.of("iMAML")[1].losses

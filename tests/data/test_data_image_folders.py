@@ -137,6 +137,7 @@ class TestTasks:
             load(folder, rotations=True)
         assert load(folder).AvailableClasses == 4
 
+    @pytest.mark.slow
     def test_a_learner_tells_the_classes_apart(self, tmp_path: Path) -> None:
         loader = load(fill(tmp_path / "photos", apart=8), 2, 1, 2)
         model: NeuralNetworkModel[Any] = NeuralNetworkModel(

@@ -159,6 +159,7 @@ class TestStacks:
         plain.SetSeed(0)
         assert bits(plain.GetTaskBatch(3)) == before
 
+    @pytest.mark.slow
     def test_a_learner_resumes_from_its_checkpoint(self, tmp_path: Path) -> None:
         def learner() -> MAMLAlgorithm[Any, Any, Any]:
             model: NeuralNetworkModel[Any] = NeuralNetworkModel(mlp(4, 1), input_shape=(1,), seed=0)

@@ -124,6 +124,7 @@ class TestGroups:
         with pytest.raises(ArgumentException, match="got 'n0' in 'child'; call partial_fit with rows of this group"):
             model.predict(pd.concat([X, new]))
 
+    @pytest.mark.slow
     def test_one_with_a_single_row(self) -> None:
         X, y = children(4)
         lone = pd.DataFrame({"age": [5.0, 6.0], "child": ["lone", "lone"], "sex": ["f", "f"]})
@@ -138,6 +139,7 @@ class TestGroups:
         ):
             model.fit(X.drop_duplicates("child"), y[X.drop_duplicates("child").index])
 
+    @pytest.mark.slow
     def test_a_failure_leaves_all(self) -> None:
         X, y = children(4)
         model = MetaTrainedRegressor("child", options=SHORT, random_state=0).fit(X, y)

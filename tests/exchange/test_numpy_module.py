@@ -182,6 +182,7 @@ class TestAdaptedModels:
         task = DigitsLoader(split="test", seed=1).GetNextTask()
         return learner.Adapt(task), task.QueryInput
 
+    @pytest.mark.slow
     def test_predict_in_a_process_without_this_package(self, tmp_path):
         adapted, x = self.adapted()
         export_numpy(adapted, tmp_path / "digits.py")

@@ -197,6 +197,7 @@ class TestAdaptedModels:
         path, _ = exported(adapted, tmp_path)
         np.testing.assert_allclose(run_in_numpy(path, x), adapted.Predict(x), rtol=2e-4, atol=2e-5)
 
+    @pytest.mark.slow
     def test_predict_in_a_process_without_this_package(self, tmp_path):
         _, adapted, x = self.adapted()
         path, _ = exported(adapted, tmp_path)

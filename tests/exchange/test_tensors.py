@@ -52,6 +52,7 @@ def line() -> Any:
 
 
 class TestTheSameNumbers:
+    @pytest.mark.slow
     def test_a_task(self, foreign: Any) -> None:
         learner = MAMLAlgorithm(MAMLOptions(network(), InnerLearningRate=0.1, AdaptationSteps=3))
         ours = MetaLearningTask(SupportSetX=X[::2], SupportSetY=Y[::2], QuerySetX=X[1::2], QuerySetY=Y[1::2])

@@ -135,6 +135,7 @@ def barriers():
     return Reused(lambda x: ((x - np.log(x)).sum(axis=1), 1 - 1 / x), lambda x, v: v / x**2)
 
 
+@pytest.mark.slow
 def test_l_bfgs_ends_at_a_point_of_an_unbounded_function() -> None:
     pytest.importorskip("scipy")
     for f, start in ((lambda x: -np.sum(np.exp(x)), [1.0, 2.0]), (lambda x: -np.sum(x**2), [1.0, 2.0])):

@@ -860,6 +860,7 @@ class TestFailures:
         learner().Train(resume=folder)
         assert bits(tmp_path) == alone
 
+    @pytest.mark.slow
     def test_of_another_process(self, tmp_path: Path) -> None:
         class Second(ITrainingCallback):
             def on_step(self, run: Any, step: Any) -> None:

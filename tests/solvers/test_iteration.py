@@ -136,6 +136,7 @@ def test_buffers_of_a_solve_that_failed_are_not_used_again(pool: Any) -> None:
     same(conjugate_gradient(lambda v: v * d, b), eager_conjugate_gradient(lambda v: v * d, b))
 
 
+@pytest.mark.slow
 def test_the_pool_is_bounded_in_number_and_bytes(pool: Any) -> None:
     for n in range(1, 30):
         conjugate_gradient(lambda v: v, np.ones(n))

@@ -112,6 +112,7 @@ def test_sizes_that_cannot_be_are_refused_at_once(call: Callable[[], Any], messa
         call()
 
 
+@pytest.mark.slow
 def test_the_error_without_hypothesis_names_the_extra() -> None:
     program = "import sys; sys.modules['hypothesis'] = None; import aidotnet_py.testing\n"
     program += "try:\n    import aidotnet_py.testing.strategies\nexcept ImportError as error:\n    print(error)"

@@ -147,6 +147,7 @@ def test_many_compiled_random_programs(seed: int) -> None:
     check_compiled_bits(np.random.default_rng(seed))
 
 
+@pytest.mark.slow
 def test_random_programs_use_every_primitive() -> None:
     used = {
         e.primitive
@@ -293,6 +294,7 @@ def engine_objects() -> int:
     return sum(str(type(o).__module__).startswith("aidotnet_py") for o in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_calls_and_transforms_leave_nothing_behind() -> None:
     x = np.ones((100, 100))
 

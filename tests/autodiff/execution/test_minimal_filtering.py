@@ -118,6 +118,7 @@ def test_every_derivative_of_a_network(side: int, monkeypatch: pytest.MonkeyPatc
     assert_close(outcomes(program, arrays), without_minimal_filtering(program, arrays, monkeypatch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "of_tile"), [(2**22, 2**19), (200_000, 2**19), (60_000, 1), (0, 50_000)])
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_blocks_of_tasks_and_of_images(tasks: int, most: int, of_tile: int, monkeypatch: pytest.MonkeyPatch) -> None:

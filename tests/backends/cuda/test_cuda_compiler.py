@@ -153,6 +153,7 @@ def check_random_program(rng: Any, backend: HostBackend) -> None:
 SEEDS = pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, many(40)))])
 
 
+@pytest.mark.slow
 @needs_gxx
 @SEEDS
 def test_random_programs(seed: int) -> None:

@@ -164,6 +164,7 @@ def mlp_loss(w: Any, x: Any, y: Any) -> Any:
     return np.mean((hidden @ np.reshape(w[40:50], (10, 1)) - y) ** 2)
 
 
+@pytest.mark.slow
 def test_gradients_and_curvature_of_many_tasks_are_one_call() -> None:
     rng = np.random.default_rng(0)
     w, v = rng.standard_normal((2, ROWS, 50))

@@ -31,9 +31,10 @@ from aidotnet_py.backends.kernel import (
     Step,
 )
 
+# Each compiles C++ with the machine's compiler.
+pytestmark = pytest.mark.slow
+
 FLOATS = ["float32", "float64"]
-# Where each is a second of g++.
-ONE_FLOAT = pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 BITS = {4: np.uint32, 8: np.uint64}
 ONE = {"float32": np.float32(1), "float64": np.float64(1)}
 
@@ -217,9 +218,8 @@ REDUCTIONS = [
 ]
 
 
-@pytest.mark.slow
 @needs_gxx
-@ONE_FLOAT
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_sums_and_maxima(dtype: str) -> None:
     """Sums of whole numbers are exact in any order."""
     rng = np.random.default_rng(0)
@@ -295,7 +295,6 @@ def test_many_sums_fit_into_shared_memory() -> None:
     assert launch.threads >= 256
 
 
-@pytest.mark.slow
 @needs_gxx
 def test_what_clears_a_sum_is_part_of_it() -> None:
     x, out, other = np.arange(60.0).reshape(3, 4, 5), np.full((4, 5), np.nan), np.full(3, np.nan)
@@ -400,9 +399,8 @@ def random_product(rng: Any, dtype: str) -> tuple[Product, list[Any]]:
     return Product(lead, (m, k, n), *factors), [x, y, out]
 
 
-@pytest.mark.slow
 @needs_gxx
-@ONE_FLOAT
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_products(dtype: str) -> None:
     """Products of small whole numbers are exact."""
     work = [random_product(np.random.default_rng(seed), dtype) for seed in range(40)]
@@ -412,13 +410,10 @@ def test_products(dtype: str) -> None:
 
 
 @needs_gxx
-@ONE_FLOAT
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(
     "sizes",
-    [
-        (9, 300, 64),
-        *(pytest.param(s, marks=pytest.mark.slow) for s in [(64, 515, 9), (5, 256, 5), (40, 1001, 70), (17, 33, 20)]),
-    ],
+    [(9, 300, 64), (64, 515, 9), (5, 256, 5), (40, 1001, 70), (17, 33, 20)],
 )
 def test_groups_of_threads_share_out_long_sums(sizes: tuple[int, int, int], dtype: str) -> None:
     m, k, n = sizes
@@ -441,7 +436,6 @@ def test_sums_of_no_terms_are_zero() -> None:
     np.testing.assert_array_equal(out, np.zeros_like(out))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
 def test_nvcc_compiles_it_all_without_spills(architecture: str, tmp_path: Path) -> None:

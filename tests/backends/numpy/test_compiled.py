@@ -310,6 +310,7 @@ class TestCache:
     def contents(self, folder: Path) -> dict[Path, bytes]:
         return {file: file.read_bytes() for file in folder.iterdir()}
 
+    @pytest.mark.slow
     def test_code_is_kept_and_found_again(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = 2 * np.arange(6.0)
         np.testing.assert_array_equal(self.doubled(), expected)

@@ -23,6 +23,7 @@ from aidotnet_py.backends.numpy.llvm import LlvmCompiler, shared_compiler
 from aidotnet_py.locks import HeldLocks, Lock
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(shared_compiler() is None, reason="llvmlite is not installed"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks of POSIX"),
 ]
@@ -150,7 +151,6 @@ def test_what_a_waiting_thread_is_interrupted_in_stops_no_compilation(slowly: th
     assert not set(locks) & {"wait", "__enter__", "__exit__"}
 
 
-@pytest.mark.slow
 def test_two_pauses_at_once(slowly: threading.Event) -> None:
     """The end of one lets no thread compile in the middle of another one."""
     slowly.set()
@@ -198,7 +198,6 @@ def test_locks_are_those_of_the_thread_that_took_them() -> None:
         lock.release()
 
 
-@pytest.mark.slow
 def test_two_threads_fork() -> None:
     done = run(
         """

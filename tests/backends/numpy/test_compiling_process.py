@@ -20,6 +20,7 @@ from aidotnet_py.backends.numpy.machine_code import Machine
 from aidotnet_py.backends.numpy.object_code import can_load
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(shared_compiler() is None, reason="llvmlite is not installed"),
     pytest.mark.skipif(not can_load(), reason="kernels are compiled in this process"),
 ]

@@ -149,6 +149,7 @@ def test_llvm_loads_what_cannot_be_loaded_without_it(tmp_path: Path, monkeypatch
     np.testing.assert_array_equal(array, 9 * np.arange(6.0))
 
 
+@pytest.mark.slow
 def test_what_is_on_disk_is_ready_at_once_and_never_needs_llvm_here(tmp_path: Path) -> None:
     script = tmp_path / "again.py"
     script.write_text(

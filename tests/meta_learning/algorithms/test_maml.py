@@ -510,6 +510,7 @@ def test_it_learns() -> None:
     assert np.mean(history[-30:]) < 0.8 * np.mean(history[:30])
 
 
+@pytest.mark.slow
 @pytest.mark.costly
 @pytest.mark.parametrize("name", ["MAML", "Reptile", "MetaSGD", "ANIL", "BOIL"])
 def test_a_deep_copy_goes_on_by_itself(name: str) -> None:

@@ -217,6 +217,7 @@ class TestSerial:
             learner.MetaTrain(batch_of(backend, [*sets[:2], odd]))
         assert steps == []
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:.*simultaneous perturbation")
     @pytest.mark.parametrize("kind", [HandWrittenModel, BareModel])
     def test_of_models_that_cannot_be_traced(self, kind: Any) -> None:

@@ -117,6 +117,7 @@ class TestGoingOn:
         assert {**early.AdditionalMetrics, **late.AdditionalMetrics}.keys() == whole.AdditionalMetrics.keys()
         assert late.AdditionalMetrics["EvaluationLoss@6"] == whole.AdditionalMetrics["EvaluationLoss@6"]
 
+    @pytest.mark.slow
     def test_in_another_process(self, tmp_path: Path) -> None:
         learner = learner_on(RandomSeed=3)
         for _ in range(2):

@@ -472,6 +472,7 @@ class TestGoesWithTheParameters:
         made.SetMetaModel(model())
         assert known(made) is None
 
+    @pytest.mark.slow
     def test_but_not_where_the_model_forgets_its_properties(self) -> None:
         network = TanhNetwork(inputs=1)
         bare: Any = BareModel(network, network.start(), get_backend("numpy"), np.float32)

@@ -103,6 +103,7 @@ def test_reptile_without_a_loss_to_descend() -> None:
     assert bits(tuple(serial.mean_meta_gradient(batch))) == bits(tuple(learner.mean_meta_gradient(batch)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Dropout", "perturbed"])
 def test_draws_are_put_back(kind: str) -> None:
     """Noise in training, and estimated gradients, come from the learner's own generator."""

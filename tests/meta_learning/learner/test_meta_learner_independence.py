@@ -84,6 +84,7 @@ def test_read_only_and_strided_data() -> None:
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 @pytest.mark.numpy_first
 def test_two_learners_share_a_model(backend: Backend) -> None:
     """They take turns on the same parameters, each with its own options and programs."""
@@ -118,6 +119,7 @@ def image_learner(dtype: Any = np.float64) -> iMAMLAlgorithm[Any, Any, Any]:
     return iMAMLAlgorithm(iMAMLOptions.FromPaper(model, AdaptationSteps=3))
 
 
+@pytest.mark.slow
 def test_two_learners_in_two_threads() -> None:
     def run(seed: int) -> list[float]:
         learner = image_learner()
@@ -173,6 +175,7 @@ class TestDeterminism:
 
         assert run() == run()
 
+    @pytest.mark.slow
     def test_other_seeds_other_tasks(self) -> None:
         losses = [learner_on(RandomSeed=seed).MetaTrainStep(2).MetaLoss for seed in (1, 2)]
         assert losses[0] != losses[1]

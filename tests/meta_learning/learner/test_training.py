@@ -219,6 +219,7 @@ class TestCallbacks:
         getattr(student, name)()
         assert student.CurrentIteration == (7 if name == "Train" else 0)
 
+    @pytest.mark.slow
     def test_may_train_copies_of_the_learner(self) -> None:
         class Beside(ITrainingCallback):
             def on_step(self, run: Any, step: Any) -> None:

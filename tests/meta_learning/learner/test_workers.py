@@ -413,6 +413,7 @@ class TestAttributesOfTheClass:
                 norms.append(learner.GetParameters().tobytes())
         assert norms[:3] == norms[3:]
 
+    @pytest.mark.slow
     def test_processes_get_them(self, processes: ProcessPoolExecutor) -> None:
         plain, shared = weighted(), weighted(Executor=processes)
         plain.weight = shared.weight = 3.0
@@ -491,6 +492,7 @@ def test_an_executor_that_was_made_ends_with_its_learner() -> None:
         made[0].submit(len, [])
 
 
+@pytest.mark.slow
 def test_classes() -> None:
     """Accuracies come back too."""
     rng = np.random.default_rng(0)

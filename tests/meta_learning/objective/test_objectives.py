@@ -192,6 +192,7 @@ class TestPerturbation:
         np.testing.assert_allclose(gradients, expected, atol=1e-8)
         np.testing.assert_allclose(losses, [network.loss(p, *s[:2]) for p, s in zip(points, sets, strict=True)])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-6), (np.float32, 2e-2)])
     def test_and_curvature(self, backend: Backend, dtype: Any, bound: float) -> None:
         network = TanhNetwork(1, 2)

@@ -94,6 +94,7 @@ class TestTheRate:
         )
         assert short > 2 * long
 
+    @pytest.mark.slow
     def test_a_pilot_that_fails_ends_at_its_last_step(self) -> None:
         # Loaders that run out of finite data after the eight tasks.
         class Spoilt(Lines):
@@ -153,6 +154,7 @@ class TestOtherSettings:
         )
         assert slow[0] == pytest.approx(slow[1], rel=1e-3) != pytest.approx(trained, rel=0.1)
 
+    @pytest.mark.slow
     def test_of_a_regression(self) -> None:
         loader = Lines()
         options = iMAMLOptions.Recommended(line(), loader, NumMetaIterations=30)
