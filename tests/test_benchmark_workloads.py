@@ -61,11 +61,13 @@ def test_the_residual_network_has_the_parameters_of_the_paper() -> None:
     assert sum(p.size for p in parameters.values()) == 12_424_320 + 640 * 5 + 5
 
 
+@pytest.mark.slow
 def test_our_residual_network_takes_the_start_weights() -> None:
     work = workload("resnet-1-w2")
     assert model_of(work, "cpu").ParameterCount == sum(p.size for p in work.parameters.values())
 
 
+@pytest.mark.slow
 def test_operations_of_a_residual_step() -> None:
     work = workload("resnet-1-k1-w2")
     # Blocks of 2, 5, 10 and 20 filters, on images of 84, 42, 21 and 10 rows; the shortcut last.

@@ -441,6 +441,7 @@ class TestTrain:
         learner.Train()
         assert state_of(learner) == state_of(straight)
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:.*simultaneous perturbation")
     def test_evaluations_do_not_move_the_learners_own_generator(self) -> None:
         """Gradients that are estimated from random directions are those of a run without evaluations."""

@@ -38,6 +38,7 @@ def curves(file: Path) -> list[Any]:
 
 
 class TestResume:
+    @pytest.mark.slow
     def test_ctrl_c_says_how_to_go_on(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file, wanted = tmp_path / "found.json", tmp_path / "wanted.json"
         command = ["compare", *TINY, "--algorithms", "FOMAML"]

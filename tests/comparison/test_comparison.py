@@ -326,7 +326,8 @@ class TestWhatIsMeasured:
             compare(settings(algorithms=["FOMAML"], seeds=(7,)))
 
 
-@pytest.mark.parametrize("data", ["sinusoid", pytest.param("digits", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["sinusoid", "digits"])
 def test_workers_find_the_same(data: str) -> None:
     wanted = compare(settings(data=data, algorithms=["MAML"]))
     with ThreadPoolExecutor(3) as pool:

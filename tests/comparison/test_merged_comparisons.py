@@ -37,6 +37,7 @@ def curves(comparison: Comparison) -> list[Any]:
 
 
 class TestGoingOn:
+    @pytest.mark.slow
     def test_a_stopped_one_ends_as_one_that_was_not(self) -> None:
         kept: list[Comparison] = []
 
@@ -113,6 +114,7 @@ class TestMerge:
         assert found.settings == wanted.settings
         assert Comparison.from_json(found.to_json()) == found
 
+    @pytest.mark.slow
     def test_of_algorithms_takes_the_baselines_once(self) -> None:
         parts = {name: compared(algorithms=(name,)) for name in ("FOMAML", "Reptile")}
         found = merge(parts)

@@ -95,6 +95,7 @@ class TestTasks:
         train.SetState(state)
         np.testing.assert_array_equal(train.GetNextTask().QueryInput, first.QueryInput)
 
+    @pytest.mark.slow
     def test_a_learner_trains_on_them(self) -> None:
         loader = DatasetLoader(torch_dataset(), 2, 1, 2, channels_first=True, seed=0)
         model = NeuralNetworkModel(

@@ -48,6 +48,7 @@ def test_no_image_is_in_support_and_query_both() -> None:
         assert len({image.tobytes() for image in images}) == 3 * 170
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_every_image_is_a_scan_of_the_class_that_the_task_names(split: Any) -> None:
     known = scans()

@@ -368,6 +368,7 @@ class TestCurriculum:
         wrong = [float(np.mean([error(task) for task in batch])) for batch in batches]
         assert wrong[0] < 0.08 < 0.1 < wrong[1] < 0.16 < 0.18 < wrong[2]
 
+    @pytest.mark.slow
     def test_the_first_level_takes_the_easiest_of_eight_and_the_last_the_hardest(self) -> None:
         """The least and the largest of eight uniform ranks have the means 1/9 and 8/9."""
         dataset, n = clusters(12), 200
@@ -655,9 +656,7 @@ def recorded(sampler: Any) -> Iterator[list[tuple[Any, Any]]]:
 
 class TestTraining:
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "kind", [s if s is BalancedTaskSampler else pytest.param(s, marks=pytest.mark.slow) for s in SAMPLERS]
-    )
+    @pytest.mark.parametrize("kind", SAMPLERS)
     def test_a_learner_trained_from_a_sampler_gets_better(self, kind: Any) -> None:
         own, sampler = learner(UseFirstOrder=False, NumMetaIterations=120), make(kind)
         test = make(UniformTaskSampler, seed=99).SampleBatch(40)

@@ -282,6 +282,7 @@ class TestRuns:
         with pytest.raises(ArgumentException, match="X must be a frame that narwhals takes: Expected unique column"):
             regressor.fit(table[["age", "sex", "age"]], table["height"])
 
+    @pytest.mark.slow
     def test_what_a_table_lacks(self, run_on_a_table: Path) -> None:
         frame = pd.DataFrame(heights(1, 1))
         with pytest.raises(ArgumentException, match=r"^table must have the column 'sex', got 'age'$"):
@@ -289,6 +290,7 @@ class TestRuns:
         with pytest.raises(ArgumentException, match="X must be a frame, or have the 2 columns age, sex, got shape"):
             FewShotRegressor(run_on_a_table).fit(frame[["age"]].to_numpy(), frame["height"])
 
+    @pytest.mark.slow
     def test_a_saved_learner_knows_its_table(self, tmp_path: Path) -> None:
         loader = TableLoader(heights(12, 0), task="child", target="height", seed=0)
         learner = of_table(loader)

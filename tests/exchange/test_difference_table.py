@@ -33,6 +33,7 @@ def test_the_page_has_the_same_rows() -> None:
     assert named == [*exchange.CASES, *exchange.LOSSES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     "name",

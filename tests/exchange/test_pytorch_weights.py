@@ -116,6 +116,7 @@ class TestBothWays:
         load_state_dict(model, module.state_dict(), NETWORKS[name][3])
         np.testing.assert_allclose(model.Predict(x), module(tensor).detach().numpy(), rtol=1e-10, atol=1e-12)
 
+    @pytest.mark.costly
     def test_gradients_by_batch_statistics_are_those_of_pytorch(self, name):
         module, model = torch_module(name).train(), our_model(name)
         x, tensor, labels = batch(name)
@@ -129,6 +130,7 @@ class TestBothWays:
         for key, value in theirs.items():
             np.testing.assert_allclose(ours[key], value, rtol=1e-7, atol=1e-9, err_msg=key)
 
+    @pytest.mark.costly
     def test_goes_to_pytorch(self, name, tmp_path):
         names, model = NETWORKS[name][3], our_model(name)
         x, tensor, _ = batch(name)

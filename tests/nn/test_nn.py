@@ -513,6 +513,7 @@ def cross_entropy(logits, labels):
 
 
 class TestResNet12:
+    @pytest.mark.slow
     def test_has_the_sizes_of_the_paper(self):
         parameters, output = resnet12(64).initialize(rng(), (84, 84, 3))
         assert output == (64,)
@@ -540,6 +541,7 @@ class TestResNet12:
 
 
 class TestResNet18:
+    @pytest.mark.slow
     def test_has_the_sizes_of_the_paper(self):
         parameters, output = resnet18(1000).initialize(rng(), (224, 224, 3))
         assert output == (1000,)
@@ -577,6 +579,7 @@ class TestResNet18:
         x, labels = rng(1).standard_normal((4, 32, 32, 3)), np.array([0, 2, 1, 1])
         return network, parameters, x, labels
 
+    @pytest.mark.slow
     def test_gradient_is_the_slope_along_a_direction(self):
         network, parameters, x, labels = self.small()
         direction = {name: rng(2).standard_normal(value.shape) for name, value in parameters.items()}

@@ -551,6 +551,7 @@ class TestEvaluate:
         assert report[5] == "  normalised by        each query set as a whole"
         assert report[6].startswith(f"  accuracy one by one  {float(np.mean(result.single_accuracies)):.6g} ±"[:28])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("norm", "said"),
         [

@@ -315,6 +315,7 @@ class TestNewton:
         # No direction is sought for it.
         assert not np.array(objective.vectors)[:, :2].any()
 
+    @pytest.mark.slow
     @given(st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]), st.sampled_from(["wells", "barriers"]))
     def test_rows_are_each_as_if_alone_bit_for_bit(self, seed, dtype, which):
         random = np.random.default_rng(seed)

@@ -100,6 +100,7 @@ def events(folder: Path) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboardX")
     # All within one second, after which tensorboardX names its files.

@@ -123,6 +123,7 @@ class TestCurves:
         with pytest.raises(FileNotFoundError, match="path must be the folder of a run"):
             RunFolder(tmp_path).draw()
 
+    @pytest.mark.slow
     def test_the_curves_of_a_damaged_run(self, tmp_path: Path) -> None:
         learner(NumMetaIterations=2).Train(run=RunFolder(tmp_path))
         (tmp_path / "metrics.jsonl").write_text('{"Iteration": 1}\n', encoding="utf-8")
@@ -134,6 +135,7 @@ class TestCurves:
 
 
 class TestContents:
+    @pytest.mark.slow
     def test_two_runs_of_one_seed_are_alike_but_for_times(self, tmp_path: Path, alone: list[bytes]) -> None:
         learner().Train(run=RunFolder(tmp_path / "again"))
         assert bits(tmp_path / "again") == alone
@@ -916,6 +918,7 @@ class TestFullDisk:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         return done.stdout.split()
 
+    @pytest.mark.slow
     def test_is_found_before_the_first_step(self, tmp_path: Path) -> None:
         assert self.train(tmp_path / "run", 1000)[:2] == ["27", "0"]
 

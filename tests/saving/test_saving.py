@@ -226,6 +226,7 @@ def test_an_adapted_model_keeps_its_statistics(tmp_path: Path) -> None:
     np.testing.assert_array_equal(adapted.Predict(x[:1]), again.Predict(x[:1]))
 
 
+@pytest.mark.slow
 def test_another_process_needs_no_code(tmp_path: Path) -> None:
     student = MAMLAlgorithm(MAMLOptions(model(), DataLoader=SinusoidLoader(4, 4, seed=0), RandomSeed=1))
     student.GetModelMetadata().SetProperty("unit", "mV")

@@ -320,6 +320,7 @@ def test_the_host_looks_once_an_iteration(monkeypatch: pytest.MonkeyPatch) -> No
     assert looks == 30 + 2
 
 
+@pytest.mark.slow
 def test_iterations_allocate_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     # Not compiled: when that is ready depends on the tests before, and it has other, small, objects.
     monkeypatch.setattr(borrowing, "_PATIENCE", 10**9)

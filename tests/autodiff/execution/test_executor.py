@@ -416,6 +416,7 @@ def test_reshaped_strides_are_those_numpy_finds(seed: int) -> None:
     assert is_contiguous(wanted, c_strides(wanted))
 
 
+@pytest.mark.slow
 def test_threads_trace_and_run_at_once() -> None:
     x = np.random.default_rng(0).uniform(size=(8, 8))
     shared = ad.trace(lambda a, s: np.sum(np.tanh(a @ a) * s), x, 0.0)

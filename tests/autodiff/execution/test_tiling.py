@@ -40,6 +40,7 @@ def program_of(tasks: int | None) -> Program:
     return single if tasks is None else vmap_program(single, [True] * len(single.inputs), tasks)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("tasks", [None, 1, 3])
 @pytest.mark.parametrize("tile", [1, 8_000, 20_000])
 def test_tiles_change_rounding_alone(

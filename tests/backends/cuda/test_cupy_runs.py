@@ -51,6 +51,7 @@ def cupy(cupy_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Backend:
     return cupy_backend
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_run_gives_the_numbers_of_numpy(name: str) -> None:
     learner = learner_on("cupy", name)

@@ -126,6 +126,7 @@ def test_what_cannot_be_optimized_stays_as_it_is(process: CompilingProcess, monk
     assert not library.can_optimize()
 
 
+@pytest.mark.slow
 def test_a_chain_runs_while_its_kernels_are_optimized(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llvm, "_QUIET", 0.1)
     monkeypatch.setattr(llvm, "_IDLE", 0.0)

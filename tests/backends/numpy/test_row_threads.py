@@ -387,7 +387,7 @@ def in_any_order(compiler: LlvmCompiler, x: Any, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tasks", [None, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tasks", [None, 5])
 def test_parts_of_random_programs(tasks: int | None, in_any_order: PartsInAnyOrder, compiler: LlvmCompiler) -> None:
     """With several tasks, and of one, where rows are whatever axis comes first and many nests mix them."""
 
@@ -517,10 +517,9 @@ LEARNERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "iMAML")) for name in LEARNERS]
-)
-@pytest.mark.parametrize("tasks", [pytest.param(5, marks=pytest.mark.slow), 25])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("tasks", [5, 25])
 def test_learners_learn_the_same(name: str, tasks: int) -> None:
     found: list[Any] = []
     for threads in (1, 2):

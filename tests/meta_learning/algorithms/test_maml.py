@@ -148,7 +148,7 @@ class TestDerivativeOfTheWholeProcedure:
 
 class TestSegments:
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["the default", "momentum", pytest.param("adam", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("name", ["the default", "momentum", "adam"])
     @pytest.mark.parametrize("batches", [1, 3])
     def test_the_bits_are_the_same(self, name: str, batches: int) -> None:
         backend, network, steps = get_backend("numpy"), CLASSIFICATION, 5
@@ -165,7 +165,8 @@ class TestSegments:
             )
             np.testing.assert_array_equal(other, whole)
 
-    @pytest.mark.parametrize("steps", [1, 2, 5, pytest.param(16, marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("steps", [1, 2, 5, 16])
     def test_what_is_kept_and_what_is_made_again(self, steps: int) -> None:
         """S − 1 + ⌈K/S⌉ states, and no step twice but those of the segments before the last."""
         backend, network = NumPyBackend(compiled=False), REGRESSION

@@ -267,6 +267,7 @@ def test_a_run_goes_on_bit_for_bit(options: dict[str, Any], tmp_path: Any) -> No
     assert [resumed.MetaTrainStep(3).MetaLoss for _ in range(3)] == expected
 
 
+@pytest.mark.slow
 def test_it_learns() -> None:
     learner = sinusoid_learner(
         ReptileAlgorithm,

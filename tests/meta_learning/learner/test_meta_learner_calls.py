@@ -283,6 +283,7 @@ class TestTrain:
         assert [result.AdditionalMetrics[f"EvaluationLoss@{i}"] for i in (2, 4)] == means
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.slow
     def test_evaluations_do_not_change_what_is_trained_on(self) -> None:
         runs = [learner_on(NumMetaIterations=6, EvaluationFrequency=n, RandomSeed=1).Train() for n in (1, 2, 100)]
         for run in runs[1:]:
@@ -369,6 +370,7 @@ class TestTrain:
         learner.Train()
         assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_iMAML_2.safetensors", "elsewhere"]
 
+    @pytest.mark.slow
     def test_it_learns(self) -> None:
         learner = learner_on(
             NumMetaIterations=150,

@@ -37,8 +37,9 @@ def test_a_wild_task_leaves_the_bits_of_others_alone(backend: Backend) -> None:
     assert evaluations[0][1] != evaluations[1][1]
 
 
+@pytest.mark.slow
 @pytest.mark.numpy_first
-@pytest.mark.parametrize("calls", [8, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [8, 40])
 def test_batches_of_changing_size_and_calls_in_turn(backend: Backend, calls: int) -> None:
     """Each call as by a learner that did nothing else before."""
     used = learner_for(backend)

@@ -169,6 +169,7 @@ def test_inputs_of_another_width_are_named(layers: Any) -> None:
             call(TaskBatch(TASKS))
 
 
+@pytest.mark.slow
 def test_support_sets_in_batches_may_be_of_unequal_size_and_number() -> None:
     def in_batches(task: Any, count: int) -> Any:
         xs, ys = np.array_split(task.SupportInput, count), np.array_split(task.SupportOutput, count)

@@ -94,6 +94,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 BY_DEFAULT = {"iMAML", "noise"}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("count", [3, *(pytest.param(few, marks=pytest.mark.slow) for few in (1, 2, 7))])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in LEARNERS])
 def test_threads_give_the_bits_of_one(name: str, count: int) -> None:
@@ -135,6 +136,7 @@ def unequal() -> TaskBatch[Any, Any, Any]:
     return TaskBatch([task_of(some) for some in sets])
 
 
+@pytest.mark.slow
 def test_tasks_of_unequal_size() -> None:
     plain, shared = sinusoids(), sinusoids()
     with ThreadPoolExecutor(3) as shared.Options.Executor:

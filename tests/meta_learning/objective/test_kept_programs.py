@@ -55,6 +55,7 @@ def a_model(network: Any) -> NeuralNetworkModel[Any, Any, Any]:
     return NeuralNetworkModel(network, input_shape=(16, 16, 1), loss=CrossEntropyLoss(), seed=0)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("kind", "network"),
     [

@@ -420,6 +420,7 @@ class TestSharedBuffers:
         (workspace,) = factory._workspaces._idle
         return [place.tasks for place in workspace.places]
 
+    @pytest.mark.slow
     def test_few_programs_are_kept(self) -> None:
         factory = ObjectiveFactory(np.random.default_rng(0))
         model = REGRESSION.model(get_backend("numpy"), REGRESSION.start())

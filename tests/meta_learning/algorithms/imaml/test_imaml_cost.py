@@ -89,6 +89,7 @@ def difference(more: Counter[str], fewer: Counter[str]) -> dict[str, int]:
     return {name: more[name] - fewer[name] for name in more if more[name] != fewer[name]}
 
 
+@pytest.mark.slow
 @NETWORKS
 def test_an_iteration_of_a_solve_runs_the_linear_stage_alone(build: Callable[..., Any]) -> None:
     steps = [calls_of_a_step(build, ConjugateGradientIterations=i) for i in (2, 3, 4, 6)]
@@ -105,6 +106,7 @@ def test_and_the_linear_stage_has_no_product_too_many() -> None:
     assert difference(steps[1], steps[0])["matmul"] <= 6 * LAYERS - 4
 
 
+@pytest.mark.slow
 @NETWORKS
 def test_a_term_of_a_series_costs_the_same(build: Callable[..., Any]) -> None:
     series = [calls_of_a_step(build, UseNeumannApproximation=True, NeumannSeriesTerms=j) for j in (3, 4)]

@@ -69,6 +69,7 @@ class TestTheRate:
         options = iMAMLOptions.Recommended(line(), Lines(scale), NumMetaIterations=5)
         assert 0.0694 / 2 <= options.InnerLearningRate * 2 * scale**2 <= 0.0694 * 10**0.25 / 2
 
+    @pytest.mark.slow
     def test_does_not_depend_on_the_unit_of_targets(self) -> None:
         small, large = (
             iMAMLOptions.Recommended(line(), Lines(target=unit), NumMetaIterations=5) for unit in (1e-3, 1e3)
@@ -121,6 +122,7 @@ class TestTheRate:
 
 
 class TestOtherSettings:
+    @pytest.mark.slow
     def test_of_more_batches_than_a_short_training_has_steps(self) -> None:
         class Batches(Lines):
             def GetNextTask(self) -> MetaLearningTask[np.float64, Any, Any]:
