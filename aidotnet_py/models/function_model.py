@@ -518,8 +518,9 @@ class FunctionModel(
                 new = self._optimizer.UpdateParameters(self._parameters, gradient)
                 self._require_finite("new parameters are", new)
                 # An infinite second moment would make this step and all later ones 0.
+                state = self._optimizer.GetState()
                 for name in self._optimizer.memory:
-                    self._require_finite(f"{name} of the optimizer is", self._optimizer.GetState()[name])
+                    self._require_finite(f"{name} of the optimizer is", state[name])
                 self._hold(new, self._held.statistics)
             except BaseException:
                 # An interrupt may come when the parameters are there already: after the assignment that moves them.

@@ -236,14 +236,10 @@ class CuPyBackend:
 
     def sum(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
         if array.dtype == np.float16:
-            return self._rounded(self.sum(self.astype(array, np.float32), axes), out)
+            return self.astype(self.sum(self.astype(array, np.float32), axes), np.float16, out)
         with self._device:
             # CuPy would widen small integers, but a Program's types are fixed.
             return self._cupy.sum(array, axis=axes, dtype=array.dtype, out=out)
-
-    def _rounded(self, result: Array, out: Array | None) -> Array:
-        """Return a result that was added up in single precision in half precision."""
-        return self.astype(result, np.float16, out)
 
     def max(self, array: Array, axes: tuple[int, ...], out: Array | None = None) -> Array:
         with self._device:
@@ -251,7 +247,7 @@ class CuPyBackend:
 
     def cumulative_sum(self, array: Array, axis: int, out: Array | None = None) -> Array:
         if array.dtype == np.float16:
-            return self._rounded(self.cumulative_sum(self.astype(array, np.float32), axis), out)
+            return self.astype(self.cumulative_sum(self.astype(array, np.float32), axis), np.float16, out)
         # Each round adds what lies twice as far back. CuPy's own scan may add up in another order each time.
         result = self.empty(array.shape, array.dtype) if out is None else out
         self.copyto(result, array)
@@ -265,7 +261,7 @@ class CuPyBackend:
 
     def vecdot(self, x: Array, y: Array, out: Array | None = None) -> Array:
         if x.dtype == np.float16:
-            return self._rounded(self.vecdot(self.astype(x, np.float32), self.astype(y, np.float32)), out)
+            return self.astype(self.vecdot(self.astype(x, np.float32), self.astype(y, np.float32)), np.float16, out)
         with self._device:
             blocks, rest = divmod(x.shape[-1], _VECDOT_BLOCK)
             if blocks < 2:
@@ -371,7 +367,7 @@ class CuPyBackend:
     def scatter_add(self, values: Array, indices: Array, out: Array) -> Array:
         if out.dtype == np.float16:
             wide = self.empty(out.shape, np.float32)
-            return self._rounded(self.scatter_add(self.astype(values, np.float32), indices, wide), out)
+            return self.astype(self.scatter_add(self.astype(values, np.float32), indices, wide), np.float16, out)
         with self._device:
             return self._kernels.scatter_add(values, indices, out)
 
@@ -401,7 +397,7 @@ class CuPyBackend:
     def fold(self, patches: Array, stride: tuple[int, int], out: Array) -> Array:
         if out.dtype == np.float16:
             wide = self.empty(out.shape, np.float32)
-            return self._rounded(self.fold(self.astype(patches, np.float32), stride, wide), out)
+            return self.astype(self.fold(self.astype(patches, np.float32), stride, wide), np.float16, out)
         with self._device:
             return self._kernels.fold(patches, stride, out)
 

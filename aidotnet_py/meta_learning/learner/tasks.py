@@ -171,7 +171,9 @@ class Tasks:
         self._loop = loop = self.loop()
         with self.backend.errors_ignored():
             if share == 1.0:
+                # The bits of `adapt`; a share of 1 would round otherwise.
                 loop.run()
+                return self.whole(loop.points)
             while loop.taken < loop.steps and loop.moving.any():
                 before = self.backend.asarray(loop.points)
                 loop.step()
